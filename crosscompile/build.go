@@ -1,0 +1,72 @@
+package crosscompile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Target is one platform that a release is built for.
+type Target struct {
+	OS, Arch, ARM string
+	Budget        int64 // bytes that a stripped binary may have; 0 for none
+}
+
+const mb = 1 << 20
+
+// Targets are all platforms of a release. The budgets are the published ones.
+func Targets() []Target {
+	return []Target{
+		{OS: "linux", Arch: "arm64", Budget: 9 * mb},
+		{OS: "linux", Arch: "amd64", Budget: 9*mb + mb/2},
+		{OS: "linux", Arch: "arm", ARM: "7", Budget: 9 * mb},
+		{OS: "linux", Arch: "riscv64", Budget: 9 * mb},
+		{OS: "windows", Arch: "amd64", Budget: 10*mb + mb/2},
+		{OS: "windows", Arch: "arm64", Budget: 10*mb + mb/2},
+	}
+}
+
+// String is the name used in file names: linux-arm64, linux-armv7.
+func (t Target) String() string {
+	arch := t.Arch
+	if t.ARM != "" {
+		arch += "v" + t.ARM
+	}
+	return t.OS + "-" + arch
+}
+
+// Tags leave out HTTP/2, which neither the endpoint nor the authorities need.
+const Tags = "nethttpomithttp2"
+
+// Flags are the arguments of go build that every release is built with: no
+// build path, no build time, no symbol table, no HTTP/2.
+func Flags(version string) []string {
+	ldflags := "-s -w"
+	if version != "" {
+		ldflags += " -X main.version=" + version
+	}
+	return []string{"build", "-trimpath", "-tags", Tags, "-ldflags", ldflags}
+}
+
+// Build compiles the module at root for t and returns the path of the binary
+// below out. extra is put before the package name. The error holds the compiler's words.
+func Build(ctx context.Context, root, out string, t Target, version string, extra ...string) (string, error) {
+	name := filepath.Join(out, "postern-"+t.String())
+	if t.OS == "windows" {
+		name += ".exe"
+	}
+	args := append(Flags(version), extra...)
+	args = append(args, "-o", name, "./agent")
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+t.OS, "GOARCH="+t.Arch, "GOARM="+t.ARM, "GOWORK=off")
+	var words bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &words, &words
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go build for %s: %w\n%s", t, err, words.String())
+	}
+	return name, nil
+}

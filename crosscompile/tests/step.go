@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// count is what a run adds up. A package that does not build or that dies
+// counts as a failure of its own.
+type count struct{ passed, failed, skipped int }
+
+func (s step) command(ctx context.Context, args []string) (*exec.Cmd, error) {
+	root, err := projectRoot()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = filepath.Join(root, s.dir)
+	cmd.Env = append(os.Environ(), s.env...)
+	return cmd, nil
+}
+
+func projectRoot() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("run this inside the project: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func (s step) do(ctx context.Context, out io.Writer, verbose bool, total *count) error {
+	if s.run != nil {
+		return s.doCommand(ctx)
+	}
+	return s.doTests(ctx, out, verbose, total)
+}
+
+func (s step) doCommand(ctx context.Context) error {
+	cmd, err := s.command(ctx, s.run)
+	if err != nil {
+		return err
+	}
+	words, err := cmd.CombinedOutput()
+	if err == nil && s.silent && len(bytes.TrimSpace(words)) > 0 {
+		err = errors.New("want no output")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(s.run, " "), err, words)
+	}
+	return nil
+}
+
+// event is one line of go test -json (go doc test2json).
+type event struct {
+	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64
+}
+
+func (s step) doTests(ctx context.Context, out io.Writer, verbose bool, total *count) error {
+	cmd, err := s.command(ctx, append([]string{"go", "test", "-json"}, s.test...))
+	if err != nil {
+		return err
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	lines, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	before := *total
+	watch(lines, out, verbose, total)
+	err = cmd.Wait()
+	if err != nil && total.failed == before.failed {
+		return fmt.Errorf("go test: %w\n%s", err, stderr.String())
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if total.passed == before.passed {
+		return errors.New("no test was run")
+	}
+	return nil
+}
+
+// watch counts tests and prints the output of those that failed, and why
+// others were skipped.
+func watch(lines io.Reader, out io.Writer, verbose bool, total *count) {
+	output := map[string]*strings.Builder{}
+	reader := bufio.NewScanner(lines)
+	reader.Buffer(nil, 16<<20)
+	for reader.Scan() {
+		var e event
+		if json.Unmarshal(reader.Bytes(), &e) != nil {
+			_, _ = fmt.Fprintln(out, reader.Text())
+			continue
+		}
+		key := e.Package + e.ImportPath + " " + e.Test
+		switch e.Action {
+		case "output", "build-output":
+			if output[key] == nil {
+				output[key] = &strings.Builder{}
+			}
+			output[key].WriteString(e.Output)
+			continue
+		case "pass", "skip", "fail", "build-fail":
+			e.report(out, verbose, total, output[key])
+			delete(output, key)
+		}
+	}
+}
+
+func (e event) report(out io.Writer, verbose bool, total *count, output *strings.Builder) {
+	text := ""
+	if output != nil {
+		text = output.String()
+	}
+	switch {
+	case e.Action == "fail" || e.Action == "build-fail":
+		if e.Test != "" || !strings.Contains(text, "FAIL\t"+e.Package) || strings.Contains(text, "panic:") {
+			total.failed++
+		}
+		_, _ = fmt.Fprintf(out, "--- FAIL %s%s %s\n%s", e.Package, e.ImportPath, e.Test, text)
+	case e.Test == "" && e.Action == "pass":
+		_, _ = fmt.Fprintf(out, "ok   %s %.1fs\n", e.Package, e.Elapsed)
+	case e.Test == "":
+	case e.Action == "skip":
+		total.skipped++
+		_, _ = fmt.Fprintf(out, "--- SKIP %s %s\n%s", e.Package, e.Test, text)
+	default:
+		total.passed++
+		if verbose {
+			_, _ = fmt.Fprintf(out, "--- ok %s %s %.2fs\n", e.Package, e.Test, e.Elapsed)
+		}
+	}
+}
