@@ -1,0 +1,198 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"postern/agent/lifecycle"
+)
+
+// TokenRequest is the body of POST /v1/token.
+type TokenRequest struct {
+	Resource string `json:"resource"`
+	ClientID string `json:"client_id,omitempty"` // empty: the system-assigned identity
+	Refresh  bool   `json:"refresh,omitempty"`
+}
+
+// TokenAnswer is a token as the endpoint would give it. It holds a secret.
+type TokenAnswer struct {
+	AccessToken string    `json:"access_token"`
+	ClientID    string    `json:"client_id"`
+	Resource    string    `json:"resource"`
+	TokenType   string    `json:"token_type"`
+	ExpiresOn   time.Time `json:"expires_on"`
+	ExpiresIn   int64     `json:"expires_in_s"`
+	FromCache   bool      `json:"from_cache"`
+}
+
+// ConnectRequest is the body of POST /v1/connect. It holds a secret.
+type ConnectRequest struct {
+	AuthorityURL string `json:"authority_url,omitempty"` // empty: as the claim says
+	RootSHA256   string `json:"root_sha256,omitempty"`   // empty: as the claim says
+	Claim        string `json:"claim"`
+	Again        bool   `json:"again,omitempty"` // reconnect
+}
+
+// Progress is one line of a long call's answer.
+type Progress struct {
+	Step  string `json:"step,omitempty"`
+	Done  bool   `json:"done,omitempty"`
+	Fault *Fault `json:"fault,omitempty"`
+}
+
+// Client talks to the agent whose control socket is at Path. The zero value of
+// Dial connects to a unix socket. Safe for concurrent use.
+type Client struct {
+	Path string
+	Dial func(ctx context.Context, path string) (net.Conn, error)
+}
+
+// ErrNotRunning is wrapped when nothing answers on the socket.
+var ErrNotRunning = errors.New("no agent is running")
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, c.Path)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", c.Path)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+hostName+path, content)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var f Fault
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxRequest)).Decode(&f); err != nil || f.Message == "" {
+		return nil, fmt.Errorf("control: %s %s: %s", method, path, resp.Status)
+	}
+	return nil, &f
+}
+
+func (c *Client) unreached(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		f := NewFault(ExitNotRunning, "not-running", "sudo postern run   # or: sudo systemctl start postern",
+			"%w: nothing answers on %s", ErrNotRunning, c.Path)
+		return f
+	case errors.Is(err, fs.ErrPermission):
+		return NewFault(ExitPermission, "control-permission", "run the command again with sudo", "control: %w", err)
+	}
+	return fmt.Errorf("control: %w", err)
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// Status asks for the status that the caller may see.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.get(ctx, "/v1/status", &s)
+}
+
+// Wait asks for the status as soon as the state is one of want, at the latest
+// after timeout (at most 30 s).
+func (c *Client) Wait(ctx context.Context, timeout time.Duration, want ...lifecycle.State) (Status, error) {
+	q := url.Values{"timeout": {timeout.String()}}
+	for _, w := range want {
+		q.Add("for", w.String())
+	}
+	var s Status
+	return s, c.get(ctx, "/v1/wait?"+q.Encode(), &s)
+}
+
+// Token asks for a token.
+func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenAnswer, error) {
+	resp, err := c.do(ctx, http.MethodPost, "/v1/token", r)
+	if err != nil {
+		return TokenAnswer{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var a TokenAnswer
+	return a, json.NewDecoder(resp.Body).Decode(&a)
+}
+
+// Audit calls f with each record's line.
+func (c *Client) Audit(ctx context.Context, from uint64, follow bool, f func(line []byte) error) error {
+	path := "/v1/audit?from=" + strconv.FormatUint(from, 10)
+	if follow {
+		path += "&follow"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxRequest)
+	for lines.Scan() {
+		if err := f(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// Run makes a long call (connect, disconnect, renew, adopt, reset) and calls
+// step with each line of progress. The error is the agent's *Fault.
+func (c *Client) Run(ctx context.Context, verb string, body any, step func(string)) error {
+	resp, err := c.do(ctx, http.MethodPost, "/v1/"+verb, body)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	d := json.NewDecoder(resp.Body)
+	for {
+		var p Progress
+		if err := d.Decode(&p); err != nil {
+			return NewFault(ExitFailed, "agent-went-away", "postern status", "the agent went away in the middle of %s: %w", verb, err)
+		}
+		switch {
+		case p.Fault != nil:
+			return p.Fault
+		case p.Done:
+			return nil
+		case step != nil:
+			step(p.Step)
+		}
+	}
+}
