@@ -126,6 +126,9 @@ type Listener struct {
 	// Loopback binds the socket to the loopback device, so that the network
 	// cannot reach it whatever its address.
 	Loopback bool
+	// Access of a unix socket or pipe: Private (0600), or everyone (0666; zero
+	// and Public), so that the program decides by peer.
+	Access Access
 }
 
 // Dir is a directory that is held open, so that its path can be compared with
@@ -213,8 +216,23 @@ type Host interface {
 	// Watchdog is the interval at which the init system wants to hear
 	// "WATCHDOG=1"; 0 for never.
 	Watchdog() time.Duration
-	// Harden lowers what this process may do and returns the level reached.
+	// Harden makes the process undumpable, without core files and without new
+	// privileges, and returns what could be reached, "core dump ptrace privileges".
+	// It comes first, before anything secret is read (security.md section 7,
+	// steps 1 to 3). An error names what could not be had; the process may go on.
 	Harden() (level string, err error)
+	// Confine limits what the process may open from now on, and returns the
+	// word for `status`: "landlock 7", "provided by systemd", "none". It comes
+	// last, when listeners and stores are open (step 5), and cannot be undone.
+	// An error explains a level of none; the process may go on.
+	Confine(c Confinement) (level string, err error)
+
+	// LockHolder names the process that holds a lock on the file, "pid 712
+	// (postern)"; empty if there is none or it cannot be seen.
+	LockHolder(path string) string
+	// PortOwner names who listens on a TCP address, "uid 1001 (eve), pid 712
+	// (python3)"; empty if nobody does or it cannot be seen.
+	PortOwner(address string) string
 }
 
 // FileSystem describes what lies below a path.
