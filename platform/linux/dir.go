@@ -193,7 +193,11 @@ func (d *dir) Check() error {
 		if d.client() == d.node.path {
 			return nil
 		}
-		if _, err := d.h.literalTarget(); err != nil {
+		_, err = d.h.literalTarget()
+		if errors.Is(err, fs.ErrNotExist) {
+			return d.lost(d.client(), unix.ENOENT)
+		}
+		if err != nil {
 			return err
 		}
 		return d.inPlace()
