@@ -1,0 +1,277 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"postern/agent/lifecycle"
+	"postern/store"
+)
+
+// errPartly: the list was applied but for enrolments that did not succeed; ask
+// for it again.
+var errPartly = errors.New("not all assigned identities could be enrolled")
+
+const maxClientID = 128
+
+// difference is what a list changes here (authorities.md 5.5).
+type difference struct {
+	facts  []Identity   // listed, and held or to be held
+	enroll []Assignment // with a one-time secret: a new key and certificate
+	drop   []Identity   // held and no longer listed
+	notes  []string     // what was refused, for Warnings
+	write  bool         // something has to be stored
+}
+
+// apply makes the device fit the list. Nothing is ever removed for a failure,
+// and nothing at all happens for a list that cannot be this device's or is
+// older than one that was applied: the authority was restored from an old copy.
+func (d *Device) apply(ctx context.Context, auth Authority, list Assignments) error {
+	if d.outdated(list) {
+		return nil
+	}
+	diff, err := d.compare(list)
+	if d.note("assignments", strings.Join(diff.notes, "; ")) && len(diff.notes) > 0 {
+		d.emit(Event{Kind: EventAssignmentFailed, Reason: words(errors.New(strings.Join(diff.notes, "; ")))})
+	}
+	if err != nil {
+		return err
+	}
+	if diff.write {
+		if err := d.commit(diff.store(list.Generation)); err != nil {
+			return d.storeFailed(&Holder{}, "store assignments", err)
+		}
+	}
+	for _, id := range diff.drop {
+		d.emit(Event{Kind: EventUnassigned, Identity: id, Reason: "no longer assigned to this device: its key is destroyed"})
+	}
+	for _, a := range diff.enroll {
+		if e := d.enlist(ctx, auth, a); e != nil {
+			err = errPartly
+		}
+	}
+	return err
+}
+
+// outdated reports, and says once, that the list is older than one applied before.
+func (d *Device) outdated(list Assignments) bool {
+	d.mu.Lock()
+	newest, told := d.dev.Generation, d.beat.behind == list.Generation+1
+	old := list.Generation < newest
+	if old {
+		d.beat.behind = list.Generation + 1
+	}
+	d.mu.Unlock()
+	if !old {
+		d.note("generation", "")
+		return false
+	}
+	text := fmt.Sprintf("the authority's list of identities is of generation %d, and %d was applied here: it was restored from an old copy; its list is ignored", list.Generation, newest)
+	d.note("generation", text)
+	if !told {
+		d.emit(Event{Kind: EventAssignmentFailed, Reason: text, Fix: "postern authority audit"})
+	}
+	return true
+}
+
+// compare finds out what the list changes. The error says that it is not a
+// list for this device.
+func (d *Device) compare(list Assignments) (difference, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	diff := difference{write: list.Generation != d.dev.Generation || !d.dev.Assignments}
+	sys := d.system()
+	listed, places := d.listed(list, &diff)
+	if sys == nil || !listed[sys.id] {
+		// Whoever asked is always in the answer. Without this, an empty or
+		// foreign list would destroy every user-assigned key.
+		diff.notes = append(diff.notes, "the authority's list of identities does not name this device's own; it is ignored")
+		return difference{notes: diff.notes}, &lifecycle.Error{
+			Class: lifecycle.ClassTransient, Answered: true, Op: "assignments", Reason: "the list does not name the identity that asked",
+		}
+	}
+	for id, h := range d.holders {
+		if h.identity.Kind == UserAssigned && !h.fixed && !listed[id] {
+			diff.drop, diff.write = append(diff.drop, h.identity), true
+		}
+	}
+	for _, a := range list.Identities {
+		id := lower(a.Identity)
+		h := d.holders[id.ClientID]
+		if !listed[id.ClientID] || h == nil && places <= 0 {
+			continue
+		}
+		delete(listed, id.ClientID) // a second entry of the same id changes nothing
+		if h == nil {
+			places--
+		}
+		if h == nil || merge(h.identity, id) != h.identity {
+			diff.write = true
+		}
+		diff.facts = append(diff.facts, id)
+		if a.Enroll.Empty() || id.Kind != UserAssigned {
+			continue
+		}
+		diff.enroll = append(diff.enroll, Assignment{Identity: id, Enroll: a.Enroll})
+	}
+	return diff, nil
+}
+
+// listed are the client ids of the list that can be taken, and how many new
+// ones there is room for. mu is held.
+func (d *Device) listed(list Assignments, diff *difference) (ids map[string]bool, places int) {
+	ids = make(map[string]bool)
+	places = maxIdentities
+	sys := d.system()
+	for _, a := range list.Identities {
+		id := lower(a.Identity)
+		switch {
+		case !validID(id.ClientID):
+			diff.notes = append(diff.notes, fmt.Sprintf("an assigned identity has the client id %.40q; it is ignored", id.ClientID))
+		case id.Kind == SystemAssigned && (sys == nil || sys.id != id.ClientID):
+			diff.notes = append(diff.notes, fmt.Sprintf("the list names another system-assigned identity, %s; it is ignored", id.ClientID))
+		case id.Kind != SystemAssigned && id.Kind != UserAssigned:
+			diff.notes = append(diff.notes, fmt.Sprintf("%s is of the unknown kind %.40q; it is ignored", id.ClientID, id.Kind))
+		default:
+			ids[id.ClientID] = true
+		}
+	}
+	for id, h := range d.holders {
+		if ids[id] || h.fixed || h.identity.Kind == SystemAssigned {
+			places--
+		}
+	}
+	fresh := 0
+	for _, a := range list.Identities {
+		if id := lower(a.Identity).ClientID; ids[id] && d.holders[id] == nil {
+			if fresh++; fresh > places {
+				diff.notes = append(diff.notes, fmt.Sprintf("%s is refused: a device has at most %d identities", label(lower(a.Identity)), maxIdentities))
+			}
+		}
+	}
+	return ids, places
+}
+
+// store writes the facts of the list in one commit.
+func (diff difference) store(generation uint64) func(IdentityTx) error {
+	return func(tx IdentityTx) error {
+		for _, id := range diff.drop {
+			if err := tx.DeleteIdentity(id.ClientID); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		for _, id := range diff.facts {
+			rec, err := tx.Identity(id.ClientID)
+			if errors.Is(err, store.ErrNotFound) {
+				rec, err = recordOf(id), nil
+			}
+			if err != nil {
+				return err
+			}
+			if err := tx.PutIdentity(withFacts(rec, merge(identityOf(rec), id))); err != nil {
+				return err
+			}
+		}
+		dev, err := tx.Device()
+		if err != nil {
+			return err
+		}
+		dev.Generation, dev.Assignments = generation, true
+		return tx.PutDevice(dev)
+	}
+}
+
+// enlist gets the certificate of an assigned identity with its one-time secret.
+func (d *Device) enlist(ctx context.Context, auth Authority, a Assignment) error {
+	h, ok := d.Holder(a.Identity.ClientID)
+	if !ok || !d.claim(h) {
+		return errPartly // its renewal runs just now
+	}
+	defer d.idle(h)
+	err := d.enrollAssigned(ctx, auth, h, a)
+	if err == nil {
+		leaf := h.Current().Leaf()
+		d.emit(Event{Kind: EventAssigned, Identity: a.Identity, Until: leaf.NotAfter.UTC(), Reason: lifeOf(leaf)})
+		return nil
+	}
+	d.mu.Lock()
+	h.lastError = words(err)
+	d.mu.Unlock()
+	d.emit(Event{Kind: EventAssignmentFailed, Identity: a.Identity, Class: lifecycle.ClassOf(err), Reason: words(err)})
+	return err
+}
+
+func (d *Device) enrollAssigned(ctx context.Context, auth Authority, h *Holder, a Assignment) error {
+	pending, err := d.pendingKey(h, mute)
+	if err != nil {
+		return err
+	}
+	signer, err := signerOf(pending)
+	if err != nil {
+		return err
+	}
+	chain, err := auth.Enroll(ctx, signer, a.Enroll)
+	d.heard(err)
+	if err != nil {
+		return err
+	}
+	if err := d.verify(chain, signer.Public(), nil); err != nil {
+		return err
+	}
+	if cn := chain[0].Subject.CommonName; !strings.EqualFold(cn, h.id) {
+		return &lifecycle.Error{
+			Class: lifecycle.ClassTransient, Answered: true, Op: "verify",
+			Err: fmt.Errorf("%w: it is for %.80q, the assigned identity is %s", ErrCertificate, cn, h.id),
+		}
+	}
+	pending.Chain = rawChain(chain)
+	err = d.change(h.id, func(rec *store.IdentityRecord) {
+		// The authority has withdrawn whatever this device had for it before.
+		*rec = withFacts(store.IdentityRecord{Current: &pending}, identityOf(*rec))
+	})
+	if err != nil {
+		return d.storeFailed(h, "store certificate", err)
+	}
+	return nil
+}
+
+// claim marks h as worked upon; false if it is already.
+func (d *Device) claim(h *Holder) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.busy {
+		return false
+	}
+	h.busy = true
+	return true
+}
+
+func lower(id Identity) Identity { return identityOf(recordOf(id)) }
+
+// merge takes over the authority's facts where it states them.
+func merge(have, said Identity) Identity {
+	for _, f := range []struct{ into, from *string }{
+		{&have.Name, &said.Name}, {&have.ObjectID, &said.ObjectID}, {&have.TenantID, &said.TenantID}, {&have.ResourceID, &said.ResourceID},
+	} {
+		if *f.from != "" {
+			*f.into = *f.from
+		}
+	}
+	return have
+}
+
+// withFacts returns rec with the identity's facts and its own keys.
+func withFacts(rec store.IdentityRecord, id Identity) store.IdentityRecord {
+	facts := recordOf(id)
+	rec.Kind, rec.Name, rec.ClientID = facts.Kind, facts.Name, facts.ClientID
+	rec.ObjectID, rec.TenantID, rec.ResourceID = facts.ObjectID, facts.TenantID, facts.ResourceID
+	return rec
+}
+
+// validID says whether a client id may be a key: printable, short, no space.
+// The cache separates it from the resource by a NUL.
+func validID(id string) bool {
+	return id != "" && len(id) <= maxClientID && strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
+}

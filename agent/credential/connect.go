@@ -1,0 +1,323 @@
+package credential
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"postern/agent/lifecycle"
+	"postern/store"
+)
+
+// Onboarding is what a person brings to connect a device.
+type Onboarding struct {
+	AuthorityURL string       // base URL of the authority
+	RootPEM      string       // its root, exactly one certificate; the only one believed from then on
+	RootSHA256   string       // lower-case hex over the root's DER; checked if given
+	Claim        store.Secret // the one-time secret; never stored
+	// Identity is given for authorities that keep no assignments; otherwise the
+	// certificate and the authority's list say who this device is. With Kind
+	// UserAssigned, Connect adds that identity to a device that is connected.
+	Identity Identity
+	Steps    func(string) // told about each stage, one line; nil: nobody
+}
+
+func (o Onboarding) step(format string, args ...any) {
+	if o.Steps != nil {
+		o.Steps(fmt.Sprintf(format, args...))
+	}
+}
+
+// Connect gives the device its identity, with a new key. Nothing is stored
+// before the certificate is verified: a failure leaves no trace (ID10). A
+// device that is connected, or whose identity cannot be read, is refused with
+// the command that fits. Errors are *Problem.
+func (d *Device) Connect(ctx context.Context, o Onboarding) (Standing, error) {
+	return d.onboard("connect", o, func() (string, error) {
+		if err := d.mayConnect(o); err != nil {
+			return "", err
+		}
+		dev, add := d.Enrolment()
+		if !add {
+			dev = store.DeviceRecord{AuthorityURL: o.AuthorityURL, RootPEM: o.RootPEM, RootSHA256: strings.ToLower(o.RootSHA256)}
+		}
+		return d.admit(ctx, o, dev, nil, nil)
+	})
+}
+
+// Reconnect gives the device's identity a new key and certificate by an
+// onboarding secret: the way out of Expired, Rejected and Damaged and the cure
+// for exposed keys. The identity stays who it is. The old certificate, if it
+// still lives, is withdrawn; keys of user-assigned identities that were
+// exposed are withdrawn and destroyed, to be enrolled anew. Errors are *Problem.
+func (d *Device) Reconnect(ctx context.Context, o Onboarding) (Standing, error) {
+	return d.onboard("reconnect", o, func() (string, error) { return d.reconnect(ctx, o) })
+}
+
+// onboard is what connect and reconnect share: one at a time, one event, one
+// kind of error.
+func (d *Device) onboard(op string, o Onboarding, work func() (string, error)) (Standing, error) {
+	end, err := d.begin(op)
+	if err != nil {
+		return Standing{}, err
+	}
+	defer end()
+	id, err := work()
+	if err != nil {
+		p := d.problem(op, err)
+		d.emit(Event{Kind: EventOnboardingFailed, Class: lifecycle.ClassOf(err), Reason: words(p), Fix: p.Fix})
+		return Standing{}, p
+	}
+	st, _ := d.Standing(id)
+	d.emit(Event{Kind: EventConnected, Identity: st.Identity, State: st.State, Until: st.NotAfter, Reason: op})
+	return st, nil
+}
+
+// mayConnect refuses what connect must not touch.
+func (d *Device) mayConnect(o Onboarding) error {
+	st, known := d.System()
+	d.mu.RLock()
+	damaged, enrolled, moved := d.damaged, d.enrolled, d.moved
+	extra := d.holders[strings.ToLower(o.Identity.ClientID)]
+	d.mu.RUnlock()
+	switch {
+	case damaged != "":
+		return stateProblem("connect", Standing{State: lifecycle.Damaged, Reason: damaged, Fix: fixReconnect})
+	case !enrolled:
+		return nil
+	case moved:
+		return stateProblem("connect", Standing{State: lifecycle.Moved, Reason: "the card holds another device's identity", Fix: fixAdopt})
+	case o.Identity.Kind == UserAssigned && (extra == nil || extra.Current() == nil):
+		return nil
+	}
+	p := &Problem{ID: "already-connected", Op: "connect", Fix: fixDisconnect, Err: ErrConnected}
+	if known {
+		p.Err = fmt.Errorf("%w, as %s (%s)", ErrConnected, label(st.Identity), st.State)
+		if st.Fix != "" && (st.Exposed != "" || st.State == lifecycle.Expired || st.State == lifecycle.Rejected) {
+			p.Fix = fixReconnect
+		}
+	}
+	return p
+}
+
+// admit enrols one identity at dev's authority and stores it. before is its
+// record, nil if it is new; drop are user-assigned identities whose keys go
+// with it. The result is the client id.
+func (d *Device) admit(ctx context.Context, o Onboarding, dev store.DeviceRecord, before *store.IdentityRecord, drop []*Credential) (string, error) {
+	auth, key, chain, err := d.enroll(ctx, o, &dev, before)
+	if err != nil {
+		return "", err
+	}
+	rec, err := d.newRecord(o, chain[0], before)
+	if err != nil {
+		return "", err
+	}
+	key.Chain = rawChain(chain)
+	rec.Current = &key
+	if before != nil && before.Current != nil && d.alive(before.Current) {
+		// It is withdrawn in the background, and never used again: a credential
+		// that a person brought needs no token to prove itself.
+		rec.Previous, rec.Current.Proven = before.Current, d.clock.Now().Wall
+		rec.Previous.Retired = false
+	}
+	if err := d.settle(dev, rec, drop); err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	d.auth = auth
+	d.beat = beat{at: d.clock.Now().Boot + lifecycle.Heartbeat(d.chance())}
+	d.mu.Unlock()
+	o.step("stored: %s, protected by %s", label(identityOf(rec)), key.Protection)
+	d.withdrawDropped(ctx, auth, drop, o)
+	d.learn(ctx, auth, rec, o)
+	return rec.ClientID, nil
+}
+
+// enroll makes the key and trades the claim for a verified certificate. dev
+// gets what was found out on the way.
+func (d *Device) enroll(ctx context.Context, o Onboarding, dev *store.DeviceRecord, before *store.IdentityRecord) (Authority, store.KeyRecord, []*x509.Certificate, error) {
+	fail := func(err error) (Authority, store.KeyRecord, []*x509.Certificate, error) {
+		return nil, store.KeyRecord{}, nil, err
+	}
+	_, root, err := pinned(*dev)
+	if err != nil {
+		return fail(&Problem{ID: "root-mismatch", Op: "root", Fix: "postern authority root   # on the authority", Err: err})
+	}
+	sum := sha256.Sum256(root.Raw)
+	dev.RootSHA256 = hex.EncodeToString(sum[:])
+	auth, err := d.o.Dial(*dev)
+	if err != nil {
+		return fail(&Problem{ID: "authority-url", Op: "dial", Err: err})
+	}
+	clock := d.clock.Now()
+	o.step("clock: %s, %s", stamp(clock.Wall), clock.Reason)
+	key, signer, err := d.newKey(func(s string) { o.step("%s", s) })
+	if err != nil {
+		return fail(err)
+	}
+	o.step("key: made on this device")
+	chain, err := auth.Enroll(ctx, signer, o.Claim)
+	d.heard(err)
+	if err != nil {
+		return fail(err)
+	}
+	if err := d.verifyFor(*dev, chain, signer.Public(), nil); err != nil {
+		return fail(err)
+	}
+	if err := sameIdentity(chain[0], before); err != nil {
+		return fail(err)
+	}
+	o.step("authority: %s", dev.AuthorityURL)
+	o.step("certificate: %s", lifeOf(chain[0]))
+	return auth, key, chain, nil
+}
+
+// sameIdentity keeps reconnect from becoming somebody else by a claim that was
+// made for another machine.
+func sameIdentity(leaf *x509.Certificate, before *store.IdentityRecord) error {
+	if before == nil || before.Current == nil {
+		return nil
+	}
+	chain, err := parseChain(before.Current.Chain)
+	if err != nil || leaf.Subject.CommonName == chain[0].Subject.CommonName {
+		return nil
+	}
+	return &Problem{
+		ID: "claim-of-another", Op: "claim", Fix: "postern authority claim --re-onboard " + before.Name + "   # on the authority",
+		Err: fmt.Errorf("%w: the claim is for %q, this identity is %q", ErrCertificate, leaf.Subject.CommonName, chain[0].Subject.CommonName),
+	}
+}
+
+// The names that a site authority writes into certificates (authorities.md 5.4).
+const uriIdentity = "urn:postern:identity:"
+
+// newRecord says who the certificate makes this device.
+func (d *Device) newRecord(o Onboarding, leaf *x509.Certificate, before *store.IdentityRecord) (store.IdentityRecord, error) {
+	cn := leaf.Subject.CommonName
+	id := Identity{Kind: SystemAssigned, Name: cn, ClientID: cn, ObjectID: uri(leaf, uriIdentity)}
+	if before != nil {
+		id = merge(id, identityOf(*before))
+		id.Kind, id.ClientID = Kind(before.Kind), before.ClientID
+	}
+	if o.Identity.Kind != "" {
+		id.Kind = o.Identity.Kind
+	}
+	if o.Identity.ClientID != "" {
+		id.ClientID = o.Identity.ClientID
+	}
+	id = lower(merge(id, o.Identity))
+	if !validID(id.ClientID) {
+		return store.IdentityRecord{}, &Problem{ID: "client-id", Op: "identity", Err: fmt.Errorf("%w: its common name %.80q cannot be a client id", ErrCertificate, cn)}
+	}
+	return recordOf(id), nil
+}
+
+// settle stores device and identity in one commit. A file that cannot be read
+// gives way to a new one only now, when there is something to put there.
+func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop []*Credential) error {
+	if d.o.Fingerprint != nil {
+		dev.Fingerprint = d.o.Fingerprint()
+	}
+	dev.Exposed = ""
+	dev.ConnectedAt = d.clock.Now().Wall
+	err := d.replaceDamaged()
+	if err == nil {
+		err = d.commit(func(tx IdentityTx) error {
+			if err := tx.PutDevice(dev); err != nil {
+				return err
+			}
+			for _, c := range drop {
+				if err := tx.PutIdentity(recordOf(c.Identity)); err != nil {
+					return err
+				}
+			}
+			return tx.PutIdentity(rec)
+		})
+	}
+	if err != nil {
+		return &Problem{ID: "store", Op: "store", Fix: "postern check --only store-verify", Err: err}
+	}
+	return nil
+}
+
+func (d *Device) replaceDamaged() error {
+	d.mu.RLock()
+	damaged := d.damaged != ""
+	d.mu.RUnlock()
+	if !damaged {
+		return nil
+	}
+	if err := d.file.Destroy(); err != nil {
+		return err
+	}
+	d.forget()
+	return nil
+}
+
+// learn asks the authority which identities are this device's. The device is
+// connected already: what cannot be learnt now, the loop learns later.
+func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRecord, o Onboarding) {
+	as, ok := auth.(Assigner)
+	h, held := d.Holder(rec.ClientID)
+	if !ok || !held || Kind(rec.Kind) != SystemAssigned {
+		return
+	}
+	list, err := as.Assignments(ctx, h.Current(), "")
+	d.heard(contactOnly(err))
+	switch {
+	case errors.Is(err, ErrNoAssignments):
+		o.step("identities: the authority keeps no assignments")
+		return
+	case err == nil && d.clock.Now().Trusted:
+		err = d.applyAll(ctx, auth, list)
+	}
+	if err != nil {
+		o.step("identities: not known yet, asked again soon: %s", words(err))
+		d.planBeat(err)
+		err = d.commit(func(tx IdentityTx) error {
+			dev, err := tx.Device()
+			if err != nil {
+				return err
+			}
+			dev.Assignments = true
+			return tx.PutDevice(dev)
+		})
+		if err != nil {
+			_ = d.storeFailed(h, "store assignments", err) // logged there
+		}
+		return
+	}
+	o.step("identities: %d", len(list.Identities))
+}
+
+// alive reports whether the certificate in k has not ended yet.
+func (d *Device) alive(k *store.KeyRecord) bool {
+	chain, err := parseChain(k.Chain)
+	return err == nil && d.clock.VerifyTime().Before(chain[0].NotAfter)
+}
+
+// pinned returns the one root that is believed.
+func pinned(dev store.DeviceRecord) (*x509.CertPool, *x509.Certificate, error) {
+	block, rest := pem.Decode([]byte(dev.RootPEM))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, nil, fmt.Errorf("no root certificate of %s is known", dev.AuthorityURL)
+	}
+	if more, _ := pem.Decode(rest); more != nil {
+		return nil, nil, errors.New("more than one root certificate; exactly one is pinned")
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("root certificate: %w", err)
+	}
+	if sum := sha256.Sum256(root.Raw); dev.RootSHA256 != "" && !strings.EqualFold(dev.RootSHA256, hex.EncodeToString(sum[:])) {
+		return nil, nil, fmt.Errorf("the root certificate has the SHA-256 %x, expected is %.64q", sum, dev.RootSHA256)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	return pool, root, nil
+}

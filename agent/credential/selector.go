@@ -1,0 +1,73 @@
+package credential
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Selector chooses an identity as a request does (wire.md 4). The zero value
+// chooses none: the system-assigned identity, or the only user-assigned one.
+type Selector struct {
+	Key   string // "", "client_id", "object_id", "principal_id", "msi_res_id", "mi_res_id"
+	Value string
+}
+
+// Matches reports whether s names id. GUIDs compare without case, ids of
+// resources without case and segment by segment. The zero Selector and an
+// unknown key match nothing.
+func (s Selector) Matches(id Identity) bool {
+	switch s.Key {
+	case "client_id":
+		return s.Value != "" && strings.EqualFold(s.Value, id.ClientID)
+	case "object_id", "principal_id":
+		return s.Value != "" && strings.EqualFold(s.Value, id.ObjectID)
+	case "msi_res_id", "mi_res_id":
+		return sameResource(s.Value, id.ResourceID)
+	}
+	return false
+}
+
+// sameResource compares ids of resources by whole segments; slashes at either
+// end do not count, an empty id equals none.
+func sameResource(a, b string) bool {
+	a, b = strings.Trim(a, "/"), strings.Trim(b, "/")
+	if a == "" || b == "" {
+		return false
+	}
+	left, right := strings.Split(a, "/"), strings.Split(b, "/")
+	if len(left) != len(right) {
+		return false
+	}
+	for i := range left {
+		if left[i] == "" || !strings.EqualFold(left[i], right[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// choose finds the identity among all that a selector means.
+func choose(all []Standing, s Selector) (Standing, error) {
+	if s.Key != "" {
+		for _, st := range all {
+			if s.Matches(st.Identity) {
+				return st, nil
+			}
+		}
+		return Standing{}, fmt.Errorf("%w: no identity of this device has the %s %q", ErrUnknownIdentity, s.Key, s.Value)
+	}
+	var users []Standing
+	for _, st := range all {
+		if st.Identity.Kind == SystemAssigned {
+			return st, nil
+		}
+		users = append(users, st)
+	}
+	switch len(users) {
+	case 0:
+		return Standing{}, ErrUnknownIdentity
+	case 1:
+		return users[0], nil
+	}
+	return Standing{}, ErrAmbiguous
+}
