@@ -213,9 +213,17 @@ type Host interface {
 	// Notify tells the init system; unknown or absent ones make it a no-op.
 	// state is in the words of sd_notify: "READY=1", "STATUS=…", "STOPPING=1", "WATCHDOG=1".
 	Notify(state string)
-	// Watchdog is the interval at which the init system wants to hear
-	// "WATCHDOG=1"; 0 for never.
+	// Watchdog is the time within which the init system wants to hear
+	// "WATCHDOG=1" again, so send it twice as often; 0 for never.
 	Watchdog() time.Duration
+	// Prepare makes the state, runtime and token directories that are missing
+	// and gives them to account, "user", "user:group" or numbers; what exists
+	// keeps its owner. For root, before Drop (conventions.md section 5, rule 6).
+	Prepare(account string) error
+	// Drop turns this process into account, on all threads and for good, and
+	// reads the result back; after an error the process must exit. A process
+	// that is the account already is only checked.
+	Drop(account string) error
 	// Harden makes the process undumpable, without core files and without new
 	// privileges, and returns what could be reached, "core dump ptrace privileges".
 	// It comes first, before anything secret is read (security.md section 7,

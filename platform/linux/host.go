@@ -56,7 +56,7 @@ var _ platform.Host = (*Host)(nil)
 
 // New returns the host with the directories of o. It opens nothing, makes
 // nothing and needs no rights; sockets that the init system handed to this
-// process become its own, so call it once. The paths must be absolute.
+// process become its own, so call it once. The paths but Config must be absolute.
 func New(o Options) (*Host, error) { return newHost(o, "/", os.Getenv) }
 
 // newHost reads the system's files below facts and the environment through env.
@@ -71,6 +71,9 @@ func newHost(o Options, facts string, env func(string) string) (*Host, error) {
 		Tokens:        o.TokensDir,
 		TokensLiteral: orDefault(o.TokensLiteral, orDefault(o.TokensDir, DefaultTokensLiteral)),
 		Config:        orDefault(o.Config, DefaultConfig),
+	}
+	if abs, err := filepath.Abs(h.dirs.Config); err == nil {
+		h.dirs.Config = abs // as given by a person in some directory; the others come from a file
 	}
 	if h.dirs.Tokens == "" {
 		h.dirs.Tokens = h.findTokens()

@@ -117,7 +117,7 @@ func TestDefaultsAreThoseOfTheConventions(t *testing.T) {
 }
 
 func TestRelativePathsAreRefused(t *testing.T) {
-	for _, o := range []Options{{StateDir: "state"}, {RuntimeDir: "./run"}, {TokensDir: "t"}, {Config: "postern.toml"}, {StateDir: "/a\x00b"}} {
+	for _, o := range []Options{{StateDir: "state"}, {RuntimeDir: "./run"}, {TokensDir: "t"}, {StateDir: "/a\x00b"}} {
 		if _, err := newHost(o, "/", noEnv); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}

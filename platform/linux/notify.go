@@ -83,6 +83,6 @@ func (r *readyFD) tell() {
 	r.f = nil
 }
 
-// Watchdog is how often "WATCHDOG=1" should be sent: half of what the init
-// system allows (sd_watchdog_enabled(3)); 0 for never.
-func (h *Host) Watchdog() time.Duration { return h.init.watchdog / 2 }
+// Watchdog is the time within which "WATCHDOG=1" is expected again
+// (sd_watchdog_enabled(3)): send it twice as often. 0 for never.
+func (h *Host) Watchdog() time.Duration { return h.init.watchdog }

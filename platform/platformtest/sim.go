@@ -262,6 +262,12 @@ func (s *Sim) Watchdog() time.Duration {
 	return s.watchdog
 }
 
+// Prepare does nothing: NewSim made the directories.
+func (s *Sim) Prepare(string) error { return nil }
+
+// Drop does nothing: the account is simulated.
+func (s *Sim) Drop(string) error { return nil }
+
 // Harden does nothing: the process is the test's.
 func (s *Sim) Harden() (string, error) { return "simulated", nil }
 
