@@ -3,7 +3,6 @@ package challenge
 // notice is what Health tells beyond the directory's problem; guarded by Keeper.mu.
 type notice struct {
 	unknown []string
-	literal string
 	watch   string
 }
 
@@ -20,7 +19,6 @@ type Health struct {
 	Path        string // the directory in use
 	Problem     string // why no challenge is made; empty if all is well
 	Fix         string // one command, if Problem
-	Literal     string // what is wrong with the path that clients open; empty if it leads to Path
 	Watching    bool   // changes are noticed by event; otherwise by the rescan alone
 	WatchReason string // why not, if not
 	Outstanding int
@@ -33,7 +31,7 @@ func (k *Keeper) Health() Health {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	h := Health{
-		Path: k.path, Literal: k.notice.literal,
+		Path:     k.path,
 		Watching: k.notice.watch == watching, Outstanding: len(k.keys.byName),
 		Unknown: k.notice.unknown, Counters: k.counters,
 	}
@@ -53,14 +51,4 @@ func (k *Keeper) setWatch(state string) {
 	k.mu.Lock()
 	k.notice.watch = state
 	k.mu.Unlock()
-}
-
-func (k *Keeper) setLiteral(problem string) {
-	k.mu.Lock()
-	news := problem != k.notice.literal
-	k.notice.literal = problem
-	k.mu.Unlock()
-	if news && problem != "" {
-		k.log.Warn("clients cannot find challenges", "path", k.path, "reason", problem)
-	}
 }

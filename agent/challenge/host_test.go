@@ -123,6 +123,14 @@ func (d *dir) access() error {
 }
 
 func (d *dir) Check() error {
+	if err := d.inPlace(); err != nil {
+		return err
+	}
+	return d.access()
+}
+
+// inPlace is what a platform's Create does before it writes.
+func (d *dir) inPlace() error {
 	held, err := d.root.Stat(".")
 	if err != nil {
 		return err
@@ -134,10 +142,13 @@ func (d *dir) Check() error {
 	if !os.SameFile(held, there) {
 		return &platform.AccessError{Path: d.path, Problem: "another directory stands at the path"}
 	}
-	return d.access()
+	return nil
 }
 
 func (d *dir) Create(name string, content []byte) error {
+	if err := d.inPlace(); err != nil {
+		return err
+	}
 	f, err := d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o440)
 	if err != nil {
 		return err

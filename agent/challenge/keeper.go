@@ -204,19 +204,16 @@ func (k *Keeper) refusal() error {
 	return nil
 }
 
-// write makes the file of a reserved key. The comparison of the held directory
-// with its path stands before every challenge: a directory that was renamed,
-// covered or opened up since the last rescan gets none (T13;
-// TestNoChallengeInADirectoryThatDrifted).
+// write makes the file of a reserved key. Create compares the held directory
+// with its path first, so that one that was renamed or covered since the last
+// rescan gets no challenge (T13; TestOS4ReplacedDirectoryThatFitsIsAdopted).
+// Its access is left to the watcher and the rescan: verifying every parent takes
+// longer than all the rest (33 of 98 µs, measured on Linux).
 func (k *Keeper) write(e *entry) error {
 	if !k.hold(e.dir) {
 		return &DirError{Path: k.path, Problem: "was replaced just now", Fix: checkCommand}
 	}
 	defer k.release(e.dir)
-	if err := e.dir.dir.Check(); err != nil {
-		k.Rescan()
-		return k.drift(err)
-	}
 	secret := make([]byte, secretLen)
 	var raw [secretBytes]byte
 	_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
@@ -225,6 +222,10 @@ func (k *Keeper) write(e *entry) error {
 	err := e.dir.dir.Create(e.name, secret)
 	clear(secret)
 	clear(raw[:])
+	if errors.Is(err, platform.ErrAccess) || errors.Is(err, fs.ErrNotExist) {
+		k.Rescan()
+		return k.drift(err)
+	}
 	if err != nil {
 		return dirError(k.path, err)
 	}

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -113,7 +111,6 @@ func (k *Keeper) scan() {
 		return
 	}
 	k.right()
-	k.setLiteral(literalProblem(k.literal, k.path))
 }
 
 // lapse refuses challenges from now on and voids those that are open: whoever
@@ -207,22 +204,6 @@ func (k *Keeper) setUnknown(names []string) {
 	if news && count > 0 {
 		k.log.Warn("unknown files in the token directory are left alone", "path", k.path, "count", count, "names", fmt.Sprintf("%.200q", names))
 	}
-}
-
-// literalProblem says what is wrong with the path that clients open; empty if
-// it leads to our directory. It decides nothing: challenges are made in the
-// held directory whatever the link says.
-func literalProblem(literal, path string) string {
-	literal = strings.TrimRight(literal, string(os.PathSeparator))
-	seen, err := os.Stat(literal)
-	if err != nil {
-		return literal + " does not lead to " + path + ": clients cannot find challenges"
-	}
-	ours, err := os.Stat(path)
-	if err == nil && os.SameFile(seen, ours) {
-		return ""
-	}
-	return literal + " leads elsewhere than " + path + ": clients cannot find challenges"
 }
 
 // sleep waits for d; false if ctx ended first.

@@ -3,6 +3,7 @@ package challenge
 import (
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -16,37 +17,78 @@ type watcher interface {
 	close() error
 }
 
+// Each challenge causes events too: so after one hint the rest wait in the
+// kernel's queue, and are then taken in one go.
+const (
+	eventGap  = 400 * time.Millisecond // until the next hint; rescans have their own gap
+	drainTime = 10 * time.Millisecond  // at most, for what queued up meanwhile
+	drainIdle = time.Millisecond       // no event for so long: the queue is empty
+)
+
 // watch opens the system's watcher. This file is the only user of fsnotify.
 func watch() (watcher, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	n := &notify{w: w, ch: make(chan struct{}, 1)}
+	n := &notify{w: w, ch: make(chan struct{}, 1), done: make(chan struct{})}
 	go n.forward()
 	return n, nil
 }
 
 // notify reduces events and errors (an overflow is one) to hints.
 type notify struct {
-	w  *fsnotify.Watcher
-	ch chan struct{}
+	w    *fsnotify.Watcher
+	ch   chan struct{}
+	done chan struct{}
 }
 
 func (n *notify) forward() {
-	for {
-		var open bool
-		select {
-		case _, open = <-n.w.Events:
-		case _, open = <-n.w.Errors:
-		}
-		if !open {
-			return
-		}
+	for n.take(nil) {
 		select {
 		case n.ch <- struct{}{}:
 		default:
 		}
+		gap := time.NewTimer(eventGap)
+		select {
+		case <-n.done:
+		case <-gap.C:
+		}
+		gap.Stop()
+		n.drain()
+	}
+}
+
+// take waits for an event or an error; false when there will be none, or when
+// the timer ran out.
+func (n *notify) take(limit <-chan time.Time) (open bool) {
+	select {
+	case _, open = <-n.w.Events:
+	case _, open = <-n.w.Errors:
+	case <-limit:
+	}
+	return open
+}
+
+// drain takes what has queued up. What comes after it causes the next hint, and
+// what it took came before the rescan that the last hint led to, or is seen by
+// the hint it sends itself.
+func (n *notify) drain() {
+	took := false
+	for end := time.Now().Add(drainTime); time.Now().Before(end); took = true {
+		quiet := time.NewTimer(drainIdle)
+		open := n.take(quiet.C)
+		quiet.Stop()
+		if !open {
+			break
+		}
+	}
+	if !took {
+		return
+	}
+	select {
+	case n.ch <- struct{}{}:
+	default:
 	}
 }
 
@@ -62,7 +104,10 @@ func (n *notify) arm(paths ...string) error {
 
 func (n *notify) events() <-chan struct{} { return n.ch }
 
-func (n *notify) close() error { return n.w.Close() }
+func (n *notify) close() error {
+	close(n.done)
+	return n.w.Close()
+}
 
 // patrol keeps a watcher alive: without one (no inotify instance left) the
 // loop polls every 30 s and tries again each time.
