@@ -56,7 +56,8 @@ type Issuer interface {
 // What callers of the broker branch on. Errors of an authority are
 // *lifecycle.Error; errors by state are *StateError.
 var (
-	ErrUnknownIdentity = errors.New("Identity not found") //nolint:staticcheck,revive // wire text that clients and documents quote
-	ErrNotGranted      = errors.New("caller is not granted")
-	ErrTooMany         = errors.New("too many requests")
+	ErrUnknownIdentity = credential.ErrUnknownIdentity
+	ErrAmbiguous       = credential.ErrAmbiguous
+	ErrNotGranted      = errors.New("caller is not granted") // see GrantError
+	ErrTooMany         = errors.New("too many requests")     // see LimitError
 )

@@ -1,0 +1,418 @@
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/agent/credential"
+	"postern/agent/lifecycle"
+	"postern/store"
+)
+
+func TestCachedTokenIsServedWithoutAnotherCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		first := w.mustAsk(vault)
+		if first.FromCache || first.Identity.ClientID != systemID || first.Resource != vault || first.Remaining != time.Hour {
+			t.Errorf("first answer: %+v", first)
+		}
+		after(10 * time.Minute)
+		second := w.mustAsk(vault)
+		if !second.FromCache || !second.Value.Equal(first.Value) || second.Remaining != 50*time.Minute {
+			t.Errorf("second answer: cached %v, remaining %v", second.FromCache, second.Remaining)
+		}
+		if !second.ExpiresOn.Equal(first.ExpiresOn) || !second.NotBefore.Equal(first.NotBefore) {
+			t.Errorf("the dates moved: %v to %v, then %v to %v", first.NotBefore, first.ExpiresOn, second.NotBefore, second.ExpiresOn)
+		}
+		if n := w.issuer.count(); n != 1 {
+			t.Errorf("%d calls, want 1", n)
+		}
+	})
+}
+
+func TestTokensAreKeptApartByIdentityAndResource(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.ids.add(credential.UserAssigned, userID)
+		seen := map[string]bool{}
+		for range 2 {
+			for _, id := range []string{systemID, userID} {
+				for _, resource := range []string{vault, vault + "/", graph} {
+					got, err := w.Token(t.Context(), request(id, resource))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !strings.HasPrefix(got.Value.Reveal(), id+"|"+resource+"|") {
+						t.Errorf("asked %s for %s, got %s", id, resource, got.Value.Reveal())
+					}
+					seen[got.Value.Reveal()] = true
+				}
+			}
+		}
+		if len(seen) != 6 || w.issuer.count() != 6 {
+			t.Errorf("%d tokens by %d calls, want 6 by 6", len(seen), w.issuer.count())
+		}
+	})
+}
+
+func TestStateDecidesWhatACallerGets(t *testing.T) {
+	for _, c := range []struct {
+		state       lifecycle.State
+		cached      bool // a live cached token is served
+		asksUncache bool // the authority is asked for one that is not cached
+	}{
+		{lifecycle.Damaged, false, false},
+		{lifecycle.Unenrolled, false, false},
+		{lifecycle.Moved, false, false},
+		{lifecycle.Rejected, false, false},
+		{lifecycle.ClockUntrusted, true, false},
+		{lifecycle.Expired, true, false},
+		{lifecycle.Offline, true, true},
+		{lifecycle.Connected, true, true},
+		{lifecycle.State(0), false, false},
+		{lifecycle.State(99), false, false},
+	} {
+		t.Run(c.state.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.mustAsk(vault)
+				w.ids.enter(c.state)
+				_, err := w.ask(vault)
+				if c.cached != (err == nil) {
+					t.Errorf("cached: got %v, want served %v", err, c.cached)
+				}
+				if !c.cached {
+					wantState(t, err, c.state)
+				}
+				_, err = w.ask(graph)
+				if asked := w.issuer.count() == 2; asked != c.asksUncache {
+					t.Errorf("not cached: authority asked %v, want %v", asked, c.asksUncache)
+				}
+				if !c.asksUncache {
+					wantState(t, err, c.state)
+				}
+			})
+		})
+	}
+}
+
+func wantState(t *testing.T, err error, state lifecycle.State) {
+	t.Helper()
+	var e *StateError
+	if !errors.As(err, &e) || e.State != state || e.Reason != "reason of "+state.String() || e.Fix != "postern cure" {
+		t.Errorf("got error %v, want the state %v with reason and fix", err, state)
+	}
+}
+
+func TestUnknownIdentityIsNotFound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.Token(t.Context(), request(userID, vault)); !errors.Is(err, ErrUnknownIdentity) {
+			t.Errorf("got %v, want ErrUnknownIdentity", err)
+		}
+		w.ids.remove(systemID)
+		var state *StateError
+		if _, err := w.Token(t.Context(), request("", vault)); !errors.As(err, &state) || state.State != lifecycle.Unenrolled {
+			t.Errorf("a device without identities answers %v, want the state Unenrolled", err)
+		}
+		if _, err := w.Resolve(Selector{Key: "client_id", Value: userID}); !errors.Is(err, ErrUnknownIdentity) {
+			t.Errorf("Resolve: %v, want ErrUnknownIdentity", err)
+		}
+	})
+}
+
+func TestBadResourceNeverReachesTheAuthority(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, resource := range []string{"", "a b", "a\nb", "a\x00", "ä", "\x7f", strings.Repeat("a", 2049)} {
+			if _, err := w.ask(resource); !errors.Is(err, ErrResource) {
+				t.Errorf("%.20q: got %v, want ErrResource", resource, err)
+			}
+		}
+		w.mustAsk(strings.Repeat("a", 2048))
+		if w.issuer.count() != 1 {
+			t.Errorf("%d calls, want 1", w.issuer.count())
+		}
+	})
+}
+
+func TestTokenServedWhileOfflineUntilItExpires(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mustAsk(vault)
+		w.ids.enter(lifecycle.Offline)
+		w.issuer.set(func(f *fakeIssuer) { f.err = unreachable() })
+		after(time.Hour - 1*time.Second)
+		asked := time.Now()
+		got := w.mustAsk(vault)
+		if got.Remaining != time.Second || time.Since(asked) != 0 {
+			t.Errorf("remaining %v after %v, want 1s at once", got.Remaining, time.Since(asked))
+		}
+		after(time.Second)
+		var state *StateError
+		if _, err := w.ask(vault); !errors.As(err, &state) || state.State != lifecycle.Offline || lifecycle.ClassOf(err) != lifecycle.ClassTransient {
+			t.Errorf("after its end: got %v, want the state Offline with the failed try", err)
+		}
+	})
+}
+
+// No caller sees an error while its token lives (security.md, UP9), and a
+// failed fetch takes nothing out of the cache (rolesanywhere PR#200).
+func TestEveryUpstreamErrorLeavesTheLiveToken(t *testing.T) {
+	for _, err := range []error{
+		unreachable(),
+		&lifecycle.Error{Class: lifecycle.ClassTransient, Throttled: true, Answered: true, RetryAfter: time.Hour},
+		&lifecycle.Error{Class: lifecycle.ClassClock}, &lifecycle.Error{Class: lifecycle.ClassRejected, Answered: true},
+		&lifecycle.Error{Class: lifecycle.ClassBadResource, Answered: true}, &lifecycle.Error{Class: lifecycle.ClassDenied, Answered: true},
+		errors.New("a driver that breaks its contract"),
+	} {
+		t.Run(lifecycle.ClassOf(err).String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				stop := w.run()
+				defer stop()
+				first := w.mustAsk(vault)
+				w.issuer.set(func(f *fakeIssuer) { f.err = err })
+				for range 59 {
+					after(time.Minute)
+					r := request(systemID, vault)
+					r.Refresh = true
+					for _, r := range []Request{request(systemID, vault), r} {
+						got, err := w.Token(t.Context(), r)
+						if err != nil || !got.Value.Equal(first.Value) || !got.FromCache {
+							t.Fatalf("%v before its end: %v", got.Remaining, err)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestNoTokenWithUnderFiveMinutesWhileAFresherOneCanBeHad(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mustAsk(vault)
+		after(55 * time.Minute)
+		if got := w.mustAsk(vault); got.Remaining != 5*time.Minute || !got.FromCache {
+			t.Errorf("at five minutes: %v left, cached %v", got.Remaining, got.FromCache)
+		}
+		after(time.Second)
+		if got := w.mustAsk(vault); got.Remaining != time.Hour || got.FromCache {
+			t.Errorf("below five minutes: %v left, cached %v; want a fresh one", got.Remaining, got.FromCache)
+		}
+	})
+}
+
+func TestSlowAuthorityDelaysALivingTokenByTwoSecondsAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mustAsk(vault)
+		after(56 * time.Minute)
+		w.issuer.set(func(f *fakeIssuer) { f.delay = time.Minute })
+		asked := time.Now()
+		if got := w.mustAsk(vault); !got.FromCache || time.Since(asked) != quickWait {
+			t.Errorf("cached %v after %v", got.FromCache, time.Since(asked))
+		}
+		after(callTime) // the call ends without an answer
+		asked = time.Now()
+		if got := w.mustAsk(vault); !got.FromCache || time.Since(asked) != 0 {
+			t.Errorf("after a failure: cached %v after %v, want at once", got.FromCache, time.Since(asked))
+		}
+	})
+}
+
+// Tokens that live shorter than the five minutes must not be fetched anew for
+// every request.
+func TestShortLivedTokensAreServedFromMemory(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.issuer.set(func(f *fakeIssuer) { f.life = 4 * time.Minute })
+		for range 240 {
+			after(time.Second)
+			w.mustAsk(vault)
+		}
+		if n := w.issuer.count(); n > 5 {
+			t.Errorf("%d calls in four minutes, want at most one a minute", n)
+		}
+	})
+}
+
+func TestTokenUnderAMinuteIsHandedOutOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.issuer.set(func(f *fakeIssuer) { f.life = 59 * time.Second })
+		first, second := w.mustAsk(vault), w.mustAsk(vault)
+		if first.FromCache || second.FromCache || first.Value.Equal(second.Value) || len(w.List()) != 0 {
+			t.Errorf("a token of 59 s was kept: %v %v, %d entries", first.FromCache, second.FromCache, len(w.List()))
+		}
+		w.issuer.set(func(f *fakeIssuer) { f.life = time.Minute })
+		w.mustAsk(vault)
+		if got := w.mustAsk(vault); !got.FromCache {
+			t.Error("a token of 60 s was not kept")
+		}
+	})
+}
+
+func TestForcedRefreshGoesPastTheCacheOnceAMinute(t *testing.T) {
+	sum := func(s store.Secret) string {
+		h := sha256.Sum256([]byte(s.Reveal()))
+		return hex.EncodeToString(h[:])
+	}
+	for name, force := range map[string]func(r *Request, last Token){
+		"refresh": func(r *Request, _ Token) { r.Refresh = true },
+		"digest":  func(r *Request, last Token) { r.RefreshDigest = sum(last.Value) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				last := w.mustAsk(vault)
+				fetched := 0
+				for range 300 {
+					r := request(systemID, vault)
+					force(&r, last)
+					got, err := w.Token(t.Context(), r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !got.FromCache {
+						fetched++
+					}
+					last = got
+					after(time.Second)
+				}
+				if fetched != 5 {
+					t.Errorf("%d refreshes in 5 minutes, want 5", fetched)
+				}
+			})
+		})
+	}
+}
+
+func TestDigestOfAnotherTokenForcesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		got := w.mustAsk(vault)
+		right := sha256.Sum256([]byte(got.Value.Reveal()))
+		wrong := sha256.Sum256([]byte("another"))
+		for _, digest := range []string{
+			hex.EncodeToString(wrong[:]), hex.EncodeToString(right[:])[:63], strings.ToUpper(hex.EncodeToString(right[:])), "x",
+		} {
+			r := request(systemID, vault)
+			r.RefreshDigest = digest
+			if got, err := w.Token(t.Context(), r); err != nil || !got.FromCache {
+				t.Errorf("digest %q: cached %v, %v", digest, got.FromCache, err)
+			}
+		}
+	})
+}
+
+func TestAFailedForcedRefreshServesTheLivingToken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		first := w.mustAsk(vault)
+		w.issuer.set(func(f *fakeIssuer) { f.err = unreachable() })
+		r := request(systemID, vault)
+		r.Refresh = true
+		if got, err := w.Token(t.Context(), r); err != nil || !got.FromCache || !got.Value.Equal(first.Value) {
+			t.Errorf("got cached %v, %v", got.FromCache, err)
+		}
+	})
+}
+
+// Whatever a driver returns, a 200 is never written without a live token.
+func TestNonsenseFromADriverIsNeitherServedNorKept(t *testing.T) {
+	secret := store.NewSecret
+	for name, issued := range map[string]Issued{
+		"zero":          {},
+		"empty":         {Value: secret(""), ExpiresIn: time.Hour},
+		"no life":       {Value: secret("x"), ExpiresIn: 0},
+		"negative life": {Value: secret("x"), ExpiresIn: -time.Hour},
+		"26 hours":      {Value: secret("x"), ExpiresIn: 26 * time.Hour},
+		"line break":    {Value: secret("x\ny"), ExpiresIn: time.Hour},
+		"space":         {Value: secret("x y"), ExpiresIn: time.Hour},
+		"32 KiB and 1":  {Value: secret(strings.Repeat("x", 32<<10+1)), ExpiresIn: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.issuer.set(func(f *fakeIssuer) {
+					f.answer = func(int, *credential.Credential, string) (Issued, error) { return issued, nil }
+				})
+				got, err := w.ask(vault)
+				wantClass(t, err, lifecycle.ClassTransient)
+				if !got.Value.Empty() || len(w.List()) != 0 {
+					t.Error("it was served or kept")
+				}
+				if o := w.ids.observations(); len(o) != 1 || o[0].err == nil {
+					t.Errorf("the identity was told %v, want an error", o)
+				}
+			})
+		})
+	}
+}
+
+func TestEveryAnswerIsAudited(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		got := w.mustAsk(vault)
+		w.mustAsk(vault)
+		events := w.events.list()
+		if len(events) != 2 {
+			t.Fatalf("%d events, want 2", len(events))
+		}
+		for i, source := range []string{"fetched", "cache"} {
+			e := events[i]
+			if e.Name != TokenIssued || e.Source != source || e.Token != got.Value.Digest8() || e.Request.Caller.Peer != "uid:1001" ||
+				e.Identity.ClientID != systemID || e.Reason != "no grants configured" || !e.Expires.Equal(got.ExpiresOn) {
+				t.Errorf("event %d: %+v", i, e)
+			}
+		}
+	})
+}
+
+func TestNoTokenInAnyLogLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.issuer.set(func(f *fakeIssuer) {
+			f.answer = func(n int, _ *credential.Credential, _ string) (Issued, error) {
+				if n > 1 {
+					return Issued{}, unreachable()
+				}
+				return Issued{Value: store.NewSecret("canary-7f31"), ExpiresIn: time.Hour}, nil
+			}
+		})
+		stop := w.run()
+		w.mustAsk(vault)
+		after(2 * time.Hour)
+		_, _ = w.ask(vault)
+		stop()
+		if w.log.lines("token fetched") == 0 || w.log.lines("token not fetched") == 0 {
+			t.Fatalf("nothing was logged:\n%s", w.log)
+		}
+		if strings.Contains(w.log.String(), "canary") {
+			t.Errorf("the token is in the log:\n%s", w.log)
+		}
+	})
+}
+
+func TestOneCallersContextEndsOnlyItsOwnWait(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.issuer.set(func(f *fakeIssuer) { f.delay = time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if _, err := w.Token(ctx, request(systemID, vault)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the context's error", err)
+		}
+		after(2 * time.Second)
+		if got := w.mustAsk(vault); !got.FromCache || w.issuer.count() != 1 {
+			t.Errorf("the fetch did not fill the cache: %d calls", w.issuer.count())
+		}
+	})
+}

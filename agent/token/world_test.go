@@ -1,0 +1,379 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http/httptrace"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/agent/credential"
+	"postern/agent/lifecycle"
+	"postern/platform"
+	"postern/store"
+)
+
+const (
+	systemID = "7b1e0000-0000-4000-8000-000000000001"
+	userID   = "7b1e0000-0000-4000-8000-000000000002"
+	vault    = "https://vault.azure.net"
+	graph    = "https://graph.microsoft.com/"
+)
+
+// world is a device: clocks that go with the time of the test's bubble, an
+// issuer that can be reached or not, identities, and a broker over them.
+type world struct {
+	t      *testing.T
+	start  time.Time
+	device *clocks
+	clock  *lifecycle.Clock
+	issuer *fakeIssuer
+	ids    *fakeIdentities
+	events *eventList
+	log    *syncBuffer
+	*Broker
+}
+
+// newWorld returns a world with a system-assigned identity, Connected, whose
+// issuer gives tokens of one hour. change may alter the broker's options.
+func newWorld(t *testing.T, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{t: t, start: time.Now(), device: newClocks("boot-1"), events: new(eventList), log: new(syncBuffer)}
+	w.clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.device.read})
+	contact := new(lifecycle.Contact)
+	w.issuer = &fakeIssuer{life: time.Hour}
+	w.ids = &fakeIdentities{standings: map[string]credential.Standing{}, clock: w.clock, contact: contact}
+	w.ids.add(credential.SystemAssigned, systemID)
+	w.restart(append([]func(*Options){func(o *Options) { o.Contact = contact }}, change...)...)
+	return w
+}
+
+// restart makes a new broker over the same device, as a new process would.
+func (w *world) restart(change ...func(*Options)) {
+	o := Options{
+		Identities: w.ids, Issuer: w.issuer, Clock: w.clock, Audit: w.events.add,
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	w.Broker = NewBroker(o)
+}
+
+// run runs the broker's loop until the test ends or stop is called.
+func (w *world) run() (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan error, 1)
+	b := w.Broker
+	go func() { done <- b.Run(ctx) }()
+	return func() {
+		w.t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+	}
+}
+
+// ask asks as uid 1001 for the system-assigned identity.
+func (w *world) ask(resource string) (Token, error) {
+	return w.Token(w.t.Context(), request(systemID, resource))
+}
+
+func (w *world) mustAsk(resource string) Token {
+	w.t.Helper()
+	got, err := w.ask(resource)
+	if err != nil {
+		w.t.Fatalf("token for %s: %v", resource, err)
+	}
+	return got
+}
+
+func request(clientID, resource string) Request {
+	return Request{ClientID: clientID, Resource: resource, Flavour: "arc",
+		Caller: Caller{Peer: "uid:1001", Listener: "127.0.0.1:40342", Agent: "test"}}
+}
+
+func by(r Request, peer platform.Peer) Request {
+	r.Caller.Peer = peer
+	return r
+}
+
+// bubble runs f inside a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, f)
+}
+
+// after lets so much time pass.
+func after(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// clocks are the device's clocks.
+type clocks struct {
+	mu     sync.Mutex
+	origin time.Time
+	wall   time.Duration // steps of the wall clock
+	boot   time.Duration // what suspends added
+	id     string
+	synced bool
+}
+
+func newClocks(id string) *clocks { return &clocks{origin: time.Now(), id: id, synced: true} }
+
+func (c *clocks) read() lifecycle.Reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since := time.Since(c.origin)
+	return lifecycle.Reading{
+		Wall: c.origin.Add(since + c.wall).Round(0).UTC(), Boot: since + c.boot, BootID: c.id, Synchronised: c.synced,
+	}
+}
+
+func (c *clocks) set(f func(*clocks)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(c)
+}
+
+// reboot starts the boot-time clock anew. The wall clock goes on, but for step.
+func (c *clocks) reboot(id string, step time.Duration) {
+	c.set(func(c *clocks) {
+		c.origin, c.wall = time.Now(), c.wall+step
+		c.boot, c.id = 0, id
+	})
+}
+
+// fakeIssuer is an authority's token endpoint without a network.
+type fakeIssuer struct {
+	mu     sync.Mutex
+	life   time.Duration
+	delay  time.Duration // of each answer
+	err    error         // of each answer
+	answer func(n int, with *credential.Credential, resource string) (Issued, error)
+	calls  []call
+	atOnce int
+	most   int
+}
+
+type call struct {
+	at       time.Time
+	clientID string
+	resource string
+	with     *credential.Credential
+}
+
+func (f *fakeIssuer) Issue(ctx context.Context, with *credential.Credential, resource string) (Issued, error) {
+	f.mu.Lock()
+	f.calls = append(f.calls, call{time.Now(), with.Identity.ClientID, resource, with})
+	n := len(f.calls)
+	f.atOnce++
+	f.most = max(f.most, f.atOnce)
+	delay, life, err, answer := f.delay, f.life, f.err, f.answer
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		f.atOnce--
+		f.mu.Unlock()
+	}()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return Issued{}, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "fake", Err: ctx.Err()}
+		}
+	}
+	if answer != nil {
+		return answer(n, with, resource)
+	}
+	if err != nil {
+		return Issued{}, err
+	}
+	return Issued{Value: store.NewSecret(fmt.Sprintf("%s|%s|%d", with.Identity.ClientID, resource, n)), ExpiresIn: life}, nil
+}
+
+func (f *fakeIssuer) set(change func(*fakeIssuer)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+func (f *fakeIssuer) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls)
+}
+
+func (f *fakeIssuer) since(n int) []call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls[n:])
+}
+
+// unreachable is what a driver returns for a link that is down.
+func unreachable() error {
+	return &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "oauth: token", Reason: "connection refused"}
+}
+
+// fakeIdentities are what credential.Device is to the broker.
+type fakeIdentities struct {
+	mu        sync.Mutex
+	standings map[string]credential.Standing
+	observed  []observation
+	clock     *lifecycle.Clock
+	contact   *lifecycle.Contact
+	asked     int
+}
+
+type observation struct {
+	clientID string
+	with     *credential.Credential
+	err      error
+}
+
+func (f *fakeIdentities) add(kind credential.Kind, clientID string) {
+	id := credential.Identity{Kind: kind, ClientID: clientID, Name: "gw-" + clientID[len(clientID)-1:]}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.standings[clientID] = credential.Standing{Identity: id, State: lifecycle.Connected, Credential: &credential.Credential{Identity: id}}
+}
+
+func (f *fakeIdentities) change(clientID string, change func(*credential.Standing)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.standings[clientID]
+	change(&s)
+	f.standings[clientID] = s
+}
+
+func (f *fakeIdentities) enter(state lifecycle.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, s := range f.standings {
+		s.State, s.Reason, s.Fix = state, "reason of "+state.String(), "postern cure"
+		f.standings[id] = s
+	}
+}
+
+func (f *fakeIdentities) remove(clientID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.standings, clientID)
+}
+
+func (f *fakeIdentities) Standing(clientID string) (credential.Standing, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, ok := f.standings[clientID]
+	if !ok {
+		s.State = lifecycle.Unenrolled
+	}
+	return s, ok
+}
+
+func (f *fakeIdentities) Resolve(s Selector) (credential.Standing, error) {
+	for _, st := range f.List() {
+		if s.Matches(st.Identity) {
+			return st, nil
+		}
+	}
+	return credential.Standing{}, credential.ErrUnknownIdentity
+}
+
+func (f *fakeIdentities) List() []credential.Standing {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.standings))
+}
+
+func (f *fakeIdentities) Observe(clientID string, with *credential.Credential, err error) {
+	now := f.clock.Now()
+	if err == nil {
+		f.contact.Seen(now)
+	} else {
+		f.contact.Failed(now, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.observed = append(f.observed, observation{clientID, with, err})
+}
+
+func (f *fakeIdentities) observations() []observation {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.observed)
+}
+
+// eventList is what audit would be told.
+type eventList struct {
+	mu  sync.Mutex
+	all []Event
+}
+
+func (l *eventList) add(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, e)
+}
+
+func (l *eventList) list() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *syncBuffer) lines(part string) int { return strings.Count(b.String(), part) }
+
+// wantClass fails unless err has the class.
+func wantClass(t *testing.T, err error, class lifecycle.Class) {
+	t.Helper()
+	var e *lifecycle.Error
+	if !errors.As(err, &e) || e.Class != class {
+		t.Fatalf("got error %v, want class %v", err, class)
+	}
+}
+
+// uids are peers enough to keep out of each other's gates and quotas.
+var uids = func() (all []platform.Peer) {
+	for i := range uint32(64) {
+		all = append(all, platform.UIDPeer(2000+i))
+	}
+	return all
+}()
+
+func secretOf(s string) store.Secret { return store.NewSecret(s) }
+
+// gotFirstByte is what net/http does when an answer begins.
+func gotFirstByte(ctx context.Context) {
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotFirstResponseByte != nil {
+		trace.GotFirstResponseByte()
+	}
+}
