@@ -97,6 +97,8 @@ func TestOffsetFollowsStepsOfOurOwnClock(t *testing.T) {
 	want("three hours behind", 3*hour)
 	d.pass(10 * day)
 	want("ten days on", 3*hour)
+	c.Observe(time.Time{})
+	want("an answer without Date", 3*hour)
 	d.step(3 * hour)
 	want("put right", 0)
 	d.step(time.Minute)

@@ -24,7 +24,7 @@ type Contact struct {
 	restored time.Time
 	failure  Failure
 	failures int     // in a row, since the last contact
-	since    Instant // first of them
+	since    Instant // first of them, if there are any
 	outage   time.Duration
 	regained chan struct{} // closed and replaced when contact is regained
 }
@@ -59,7 +59,7 @@ func (c *Contact) seenLocked(at Instant) time.Duration {
 		silent = elapsed(c.since, at)
 	}
 	regained := c.failures > 0 || silent > DefaultOfflineAfter
-	c.seen, c.failures, c.since = at, 0, Instant{}
+	c.seen, c.failures = at, 0
 	if !regained {
 		return 0
 	}

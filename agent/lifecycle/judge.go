@@ -149,7 +149,7 @@ func (s ClockState) see(date time.Time, r Reading) ClockState {
 	}
 	switch floor := s.floor(); {
 	case date.Before(floor.Add(-ClockTolerance)):
-		s.Floor = later(date, s.Build)
+		s.Floor = date // floor() keeps it above the build
 	case date.After(floor) && r.Wall.Sub(date).Abs() <= ClockTolerance:
 		s.Floor = date
 	}

@@ -137,6 +137,11 @@ func TestClockStories(t *testing.T) {
 			{"jumped", step(30 * day), false, "jumped"},
 			{"rebooted", func(d *device, _ *lifecycle.Clock) { d.reboot() }, true, "vouched"},
 		}},
+		{"a boot clock that runs backwards proves nothing", false, []judged{
+			{"an hour after boot", pass(hour), false, "not synchronised"},
+			{"confirmed", observe, true, "agrees"},
+			{"boot clock back", func(d *device, _ *lifecycle.Clock) { d.booted = d.truth }, false, "not synchronised"},
+		}},
 		{"suspend is no jump (CK3)", false, []judged{
 			{"confirmed", observe, true, "agrees"},
 			{"resumed", pass(12 * hour), true, "agrees"},
