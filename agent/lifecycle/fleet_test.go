@@ -10,7 +10,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-var fleetAgents = flag.Int("fleet.agents", 100_000, "how many agents the fleet simulation has")
+var fleetAgents = flag.Int("fleet.agents", 30_000, "how many agents the fleet simulation has")
 
 // fleet is a simulation of the authority's load: agents that were onboarded
 // one after another within a span of time and do what this room tells them.
