@@ -1,0 +1,111 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+)
+
+// The verdicts that a child prints as the first word of its answer.
+const (
+	verdictOK      = "ok"
+	verdictDamaged = "damaged"
+	verdictForeign = "foreign"
+	verdictNewer   = "newer"
+	verdictLocked  = "locked"
+	verdictUnsafe  = "unsafe"
+	verdictUnknown = "unknown" // the check could not be made
+	answerLimit    = 4 << 10
+)
+
+// WriteVerdict prints the outcome of VerifyFile in the form that Child reads:
+// "ok", "damaged: page 7: …". It is the child's standard output.
+func WriteVerdict(w io.Writer, err error) error {
+	word := verdictUnknown
+	switch {
+	case err == nil:
+		_, err := fmt.Fprintln(w, verdictOK)
+		return err
+	case errors.Is(err, ErrForeign):
+		word = verdictForeign
+	case errors.Is(err, ErrDamaged):
+		word = verdictDamaged
+	case errors.Is(err, ErrNewer):
+		word = verdictNewer
+	case errors.Is(err, ErrLocked):
+		word = verdictLocked
+	case errors.Is(err, ErrUnsafe):
+		word = verdictUnsafe
+	}
+	_, werr := fmt.Fprintf(w, "%s: %.1024s\n", word, strings.Join(strings.Fields(err.Error()), " "))
+	return werr
+}
+
+// Child returns an Options.Verify that runs the command, `postern store verify
+// PATH`, and believes its verdict. A child that dies, hangs until the context
+// ends, or says nothing has met a file that must not be mapped: ErrDamaged. A
+// child that could not be started says nothing about the file.
+func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx context.Context, path string) error {
+	return func(ctx context.Context, path string) error {
+		cmd := command(ctx, path)
+		var out answer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, nil
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("check of %s: %w", path, err)
+		}
+		err := cmd.Wait()
+		word, text, _ := strings.Cut(strings.TrimSpace(out.String()), ": ")
+		if sentinel, known := verdictError(word); known && (err == nil) == (word == verdictOK) {
+			if sentinel == nil {
+				return nil
+			}
+			return fmt.Errorf("%s: %w", text, sentinel)
+		}
+		if word == verdictUnknown {
+			return fmt.Errorf("check of %s: %s", path, text)
+		}
+		return fmt.Errorf("%s: the check did not survive it (%w): %w", path, ended(ctx, err), ErrDamaged)
+	}
+}
+
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		return errors.New("no verdict")
+	}
+	return err
+}
+
+func verdictError(word string) (error, bool) {
+	switch word {
+	case verdictOK:
+		return nil, true
+	case verdictDamaged:
+		return ErrDamaged, true
+	case verdictForeign:
+		return ErrForeign, true
+	case verdictNewer:
+		return ErrNewer, true
+	case verdictLocked:
+		return ErrLocked, true
+	case verdictUnsafe:
+		return ErrUnsafe, true
+	}
+	return nil, false
+}
+
+// answer keeps the beginning of what a child says.
+type answer struct{ bytes.Buffer }
+
+func (a *answer) Write(p []byte) (int, error) {
+	if room := answerLimit - a.Len(); room > 0 {
+		a.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}

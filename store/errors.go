@@ -1,0 +1,55 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What callers branch on. Compared with errors.Is; every message names the path.
+var (
+	// ErrNotFound: nothing is stored under that key, or there is no key file.
+	ErrNotFound = errors.New("not found")
+	// ErrCorrupt: the value under a key is not what was written there. It wraps ErrDamaged.
+	ErrCorrupt = fmt.Errorf("value is not authentic: %w", ErrDamaged)
+	// ErrDamaged: the file cannot be trusted. It must not be written again.
+	ErrDamaged = errors.New("damaged")
+	// ErrForeign: the file is another program's, or another of our files. It wraps ErrDamaged.
+	ErrForeign = fmt.Errorf("not a Postern database: %w", ErrDamaged)
+	// ErrWrongKey: the file was sealed with another key-encryption key. It wraps ErrDamaged.
+	ErrWrongKey = fmt.Errorf("sealed with another key: %w", ErrDamaged)
+	// ErrNewer: the file has the schema of a newer major release; it was left untouched.
+	ErrNewer = errors.New("written by a newer release")
+	// ErrLocked: another process has the file open.
+	ErrLocked = errors.New("in use by another process")
+	// ErrUnsafe: what stands at the path is not a regular file; it was left untouched.
+	ErrUnsafe = errors.New("not a regular file")
+	// ErrRemote: the state directory lies on a network file system.
+	ErrRemote = errors.New("network file system")
+	// ErrDetached: the state directory was renamed, replaced or removed under the running process.
+	ErrDetached = errors.New("state directory was replaced")
+	// ErrReadOnly: the file can be read but not written at present; the next Update or Check tries again.
+	ErrReadOnly = errors.New("cannot be written at present")
+	// ErrClosed: the file was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// fixError carries the command that puts a problem right.
+type fixError struct {
+	err error
+	fix string
+}
+
+func (e *fixError) Error() string { return e.err.Error() }
+func (e *fixError) Unwrap() error { return e.err }
+
+// withFix attaches a command to err; see FixOf.
+func withFix(err error, fix string) error { return &fixError{err, fix} }
+
+// FixOf returns the command that puts err right, where one is known; otherwise "".
+func FixOf(err error) string {
+	var f *fixError
+	if errors.As(err, &f) {
+		return f.fix
+	}
+	return ""
+}

@@ -1,0 +1,58 @@
+//go:build unix
+
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// openNoFollow: a link is refused, a FIFO or device cannot block.
+const openNoFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
+
+// unwritable reports whether err says that nothing can be written here at
+// present (no space, read-only, an I/O error, no descriptors), as opposed to a
+// file whose content is wrong.
+func unwritable(err error) bool {
+	for _, e := range []error{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
+		syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EFBIG,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// readOnlyFS reports whether err is the refusal of a read-only file system.
+func readOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// inode names the file for messages.
+func inode(info fs.FileInfo) string {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("inode %d on device %d", s.Ino, s.Dev)
+	}
+	return "unknown inode"
+}
+
+// tryLock takes the exclusive advisory lock; false if another process has it.
+func tryLock(f *os.File) (bool, error) {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,362 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func backupName(path string) string { return path + ".bak" }
+
+// reopen opens the file that stands at path, to read only where it cannot be
+// written. It needs write, and no open file.
+func (d *DB) reopen(ctx context.Context) error {
+	l, err := load(ctx, d.path, d.kind, d.key, d.o, d.lock == nil, d.expendable)
+	if err != nil && unwritable(err) {
+		l, err = load(ctx, d.path, d.kind, d.key, d.o, true, d.expendable)
+	}
+	if err != nil {
+		return err
+	}
+	if len(l.bad) > 0 {
+		d.o.Log.Warn("values that are not authentic were left out", "event", "store-recovered", "path", d.path, "values", len(l.bad))
+		d.suspect = true // the next commit goes to a copy without them
+	}
+	d.install(l)
+	return nil
+}
+
+// install makes l the file in use.
+func (d *DB) install(l *loaded) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	d.file = l
+	d.health.Dropped += len(l.bad)
+	if l.root.generation >= d.last.generation {
+		d.last = l.root
+	}
+	d.health.Mode, d.health.Problem, d.health.Fix = ModeDisk, "", ""
+	if l.readOnly {
+		d.health.Mode = ModeReadOnly
+		d.health.Problem = "the file cannot be written"
+	}
+}
+
+// uninstall closes the file in use.
+func (d *DB) uninstall(broken bool) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	if d.file == nil {
+		return
+	}
+	if err := d.file.close(broken); err != nil {
+		d.o.Log.Warn("database file could not be closed", "path", d.path, "error", err)
+	}
+	d.file = nil
+}
+
+// failed is what happens when a commit did not succeed: the handle is never
+// written again. After an error of fdatasync the kernel may show pages that
+// are not on the disk, so the file is only read, and copied into a new one
+// before the next commit. It needs write.
+func (d *DB) failed(cause error) error {
+	d.uninstall(wasCaught(cause))
+	d.suspect = true
+	cause = fmt.Errorf("commit %s: %w", d.path, cause)
+	d.problem(cause)
+	if err := d.recover(context.Background()); err != nil {
+		d.problem(cause)
+	}
+	return cause
+}
+
+func (d *DB) problem(err error) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	d.health.Problem, d.health.Fix = err.Error(), FixOf(err)
+	if d.file == nil {
+		d.health.Mode = ModeMemory
+	}
+}
+
+// recover puts the file in order: reopened, copied anew after a commit that
+// did not succeed, made anew from memory, or restored from the backup copy. On
+// an error the file may still be open for reading. It needs write.
+func (d *DB) recover(ctx context.Context) error {
+	if err := d.attached(); err != nil {
+		return err
+	}
+	if err := d.relock(); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrReadOnly)
+	}
+	if d.file != nil && d.suspect {
+		return d.copyAnew(ctx)
+	}
+	if d.file != nil && !d.writable() {
+		return fmt.Errorf("%s: %w", d.path, ErrReadOnly)
+	}
+	d.uninstall(false)
+	err := d.reopen(ctx)
+	switch {
+	case err == nil && d.file.readOnly:
+		return fmt.Errorf("%s: %w", d.path, ErrReadOnly)
+	case err == nil && d.suspect:
+		return d.copyAnew(ctx)
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist), restorable(err), d.expendable && errors.Is(err, ErrDamaged):
+		return d.remake(ctx, err)
+	}
+	d.problem(err)
+	return err
+}
+
+// writable asks the file system, so that a file that can only be read is not
+// closed in vain.
+func (d *DB) writable() bool {
+	f, err := d.o.OpenFile(d.path, os.O_RDWR)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
+// relock takes the lock that could not be had when the directory was read-only.
+func (d *DB) relock() (err error) {
+	if d.lock == nil {
+		d.lock, err = lockFile(lockName(d.path), d.o)
+	}
+	return err
+}
+
+// copyAnew writes the values of the file in use, or those in memory, to a new
+// file: its fsync covers every page.
+func (d *DB) copyAnew(ctx context.Context) error {
+	from := d.file.records
+	if d.memory != nil && !d.expendable {
+		from = d.memory // what was acknowledged, whatever the failed commit left behind
+	}
+	old := d.file
+	err := d.replace(ctx, max(d.last.generation, d.file.root.generation), from)
+	if err != nil && d.file == old {
+		d.file.readOnly = true // to be read on, not to be written
+		return fmt.Errorf("%w: %w", err, ErrReadOnly)
+	}
+	return err
+}
+
+// remake makes the file anew when it is gone or damaged.
+func (d *DB) remake(ctx context.Context, cause error) error {
+	if d.memory == nil {
+		return d.restore(ctx, cause)
+	}
+	if err := d.setAside(); err != nil {
+		return err
+	}
+	if err := d.replace(ctx, d.last.generation, d.memory); err != nil {
+		return err
+	}
+	d.recovered(cause, "written anew from memory")
+	return nil
+}
+
+// restore puts the backup copy in the place of a file that is gone or damaged.
+func (d *DB) restore(ctx context.Context, cause error) error {
+	b, err := load(ctx, backupName(d.path), d.kind, d.key, d.o, true, false)
+	if err != nil {
+		return fmt.Errorf("%w; backup copy: %w", cause, err)
+	}
+	defer func() { _ = b.close(false) }()
+	if err := d.setAside(); err != nil {
+		return err
+	}
+	if err := d.replace(ctx, b.root.generation, b.records); err != nil {
+		return err
+	}
+	d.recovered(cause, "restored from the backup copy")
+	return nil
+}
+
+// replace builds a file from the source and puts it at path, over what stands
+// there; the file in use is closed only when the new one is complete.
+func (d *DB) replace(ctx context.Context, generation uint64, from source) error {
+	temp, written, err := build(ctx, d.path, d.kind, d.key, d.o, max(generation, 1), from)
+	d.spent(written)
+	if err != nil {
+		return err
+	}
+	d.uninstall(false)
+	if err := putFile(temp, d.path); err != nil {
+		return err
+	}
+	f, err := openDescriptor(d.path, d.o, false)
+	if err != nil {
+		return err
+	}
+	h, err := mapFile(f, d.path, d.o, false)
+	if err != nil {
+		return err
+	}
+	l, err := authenticate(h, d.kind, d.key, d.o, false)
+	if err != nil {
+		return err
+	}
+	d.suspect = false
+	d.install(l)
+	return nil
+}
+
+func (d *DB) recovered(cause error, how string) {
+	d.o.Log.Warn("database "+how, "event", "store-recovered", "path", d.path, "reason", cause)
+	d.state.Lock()
+	defer d.state.Unlock()
+	d.health.Recovered = how + ": " + cause.Error()
+	d.health.RecoveredAt = d.o.Now().UTC()
+}
+
+// Words in the names of files that were set aside, and how many are kept.
+const (
+	asideIdentity     = "damaged"
+	asideCache        = "corrupt"
+	asideIdentityKept = 4
+	asideCacheKept    = 1
+)
+
+// setAside renames what stands at path, bytes unchanged, to
+// path.damaged-TIME (the cache: corrupt). It is no error if nothing is there.
+// Something that is not a regular file is refused and stays.
+func (d *DB) setAside() error {
+	if missing(d.path) {
+		return nil
+	}
+	if err := notRegular(d.path); err != nil {
+		return err
+	}
+	word, kept := asideIdentity, asideIdentityKept
+	if d.expendable {
+		word, kept = asideCache, asideCacheKept
+	}
+	prefix := d.path + "." + word + "-"
+	target := prefix + d.o.Now().UTC().Format("20060102T150405Z")
+	for i := 2; !missing(target); i++ {
+		target = fmt.Sprintf("%s%s-%d", prefix, d.o.Now().UTC().Format("20060102T150405Z"), i)
+	}
+	if err := os.Rename(d.path, target); err != nil {
+		return err
+	}
+	d.o.Log.Warn("database set aside", "event", "store-damaged", "path", d.path, "kept", target)
+	thinOut(d, prefix, target, kept)
+	return syncDir(filepath.Dir(d.path))
+}
+
+// thinOut removes the oldest files that were set aside, never the newest.
+func thinOut(d *DB, prefix, newest string, kept int) {
+	all := asides(filepath.Dir(d.path), filepath.Base(prefix))
+	all = slices.DeleteFunc(all, func(p string) bool { return p == newest })
+	for len(all) >= kept {
+		if err := discard(all[0]); err != nil {
+			d.o.Log.Warn("old copy could not be removed", "path", all[0], "error", err)
+			return
+		}
+		all = all[1:]
+	}
+}
+
+// asides lists the files in dir whose names begin with prefix, oldest name first.
+func asides(dir, prefix string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && e.Type().IsRegular() {
+			found = append(found, filepath.Join(dir, e.Name()))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// Check puts right what changed outside: a file that was deleted, exchanged or
+// could not be written. Call it every 30 s; while all is well it costs three
+// system calls and writes nothing. An error says what still is wrong.
+func (d *DB) Check(ctx context.Context) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	return d.check(ctx)
+}
+
+func (d *DB) check(ctx context.Context) error {
+	if err := d.attached(); err != nil {
+		if !errors.Is(err, ErrClosed) {
+			d.problem(err)
+		}
+		return err
+	}
+	if d.file == nil || d.file.readOnly || d.suspect {
+		return d.recover(ctx)
+	}
+	err := samePath(d.file.file, d.path)
+	if err == nil {
+		d.settled()
+		return nil
+	}
+	if err := notRegular(d.path); err != nil {
+		d.problem(err)
+		return err
+	}
+	cause := fmt.Errorf("%s was deleted or exchanged under the running process", d.path)
+	if err := d.setAside(); err != nil {
+		return err
+	}
+	if err := d.replace(ctx, d.last.generation, d.file.records); err != nil {
+		d.problem(err)
+		return err
+	}
+	d.recovered(cause, "written anew")
+	return nil
+}
+
+// settled clears a problem that is over.
+func (d *DB) settled() {
+	d.state.Lock()
+	defer d.state.Unlock()
+	if d.file != nil && !d.file.readOnly {
+		d.health.Mode, d.health.Problem, d.health.Fix = ModeDisk, "", ""
+	}
+}
+
+// Backup writes a compact copy of the file to path+".bak", atomically: every
+// value is opened and sealed anew, so damage is never copied. Open restores it.
+func (d *DB) Backup(ctx context.Context) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	if d.file == nil {
+		d.state.RLock()
+		defer d.state.RUnlock()
+		return d.absent()
+	}
+	return d.backup(ctx, d.file.records)
+}
+
+func (d *DB) backup(ctx context.Context, from source) error {
+	if err := d.attached(); err != nil {
+		return err
+	}
+	path := backupName(d.path)
+	if err := notRegular(path); err != nil {
+		return err
+	}
+	temp, written, err := build(ctx, path, d.kind, d.key, d.o, max(d.last.generation, 1), from)
+	d.spent(written)
+	if err != nil {
+		return err
+	}
+	return putFile(temp, path)
+}

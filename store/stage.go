@@ -1,0 +1,113 @@
+package store
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// staged is what the disk does not have yet: names of tokens, whose values are
+// in memory, and audit entries.
+type staged struct {
+	tokens  map[TokenKey]struct{}
+	contact bool
+	audit   []AuditEntry
+	bytes   int // of audit
+}
+
+func (s *staged) reset() { *s = staged{tokens: map[TokenKey]struct{}{}} }
+
+// append adds entries and lets the oldest go when the ring's limits are
+// passed; it returns how many went.
+func (s *staged) append(entries []AuditEntry) (gone int) {
+	for _, e := range entries {
+		s.audit = append(s.audit, AuditEntry{e.Seq, slices.Clone(e.JSON)})
+		s.bytes += len(e.JSON)
+	}
+	for len(s.audit) > ringEntries || s.bytes > ringBytes {
+		s.bytes -= len(s.audit[0].JSON)
+		s.audit = s.audit[1:]
+		gone++
+	}
+	return gone
+}
+
+// round is one commit's share of what was staged.
+type round struct {
+	puts    []TokenRecord
+	drops   []TokenKey
+	contact *ContactRecord
+	audit   []AuditEntry
+}
+
+func (r round) empty() bool {
+	return len(r.puts) == 0 && len(r.drops) == 0 && r.contact == nil && len(r.audit) == 0
+}
+
+// take moves what is staged into a round. It needs mu.
+func (c *Cache) take() round {
+	var r round
+	for k := range c.staged.tokens {
+		if t, ok := c.tokens[k]; ok {
+			r.puts = append(r.puts, t)
+		} else {
+			r.drops = append(r.drops, k)
+		}
+	}
+	slices.SortFunc(r.puts, compareTokens)
+	slices.SortFunc(r.drops, func(a, b TokenKey) int {
+		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.Resource, b.Resource))
+	})
+	if c.staged.contact {
+		contact := c.contact
+		r.contact = &contact
+	}
+	r.audit = c.staged.audit
+	c.staged.reset()
+	return r
+}
+
+// putBack stages a round again that was not written. What was staged meanwhile
+// is newer and already in memory, so names are enough.
+func (s *staged) putBack(r round) (gone int) {
+	for _, t := range r.puts {
+		s.tokens[t.key()] = struct{}{}
+	}
+	for _, k := range r.drops {
+		s.tokens[k] = struct{}{}
+	}
+	s.contact = s.contact || r.contact != nil
+	later := s.audit
+	s.audit, s.bytes = nil, 0
+	return s.append(slices.Concat(r.audit, later))
+}
+
+// apply writes the round.
+func (r round) apply(tx *Tx, ring *ring) error {
+	for _, k := range r.drops {
+		if err := tx.remove(k.place()); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	for _, t := range r.puts {
+		if err := emitJSON(tx.put, t.key().place(), t); err != nil {
+			return err
+		}
+	}
+	if r.contact != nil {
+		if err := emitJSON(tx.put, place{contactBucket, contactKey}, *r.contact); err != nil {
+			return err
+		}
+	}
+	return ring.write(tx, r.audit)
+}
+
+func emitJSON(emit func(place, []byte) error, p place, v any) error {
+	plain, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	return emit(p, plain)
+}
