@@ -27,7 +27,7 @@ func TestUP7RedirectsAreNotFollowed(t *testing.T) {
 		"https://\x7f/":                       "Location",
 	} {
 		for _, status := range []int{301, 302, 303, 307, 308} {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(t *testing.T, w world) {
 				calls := 0
 				w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
 					calls++
@@ -35,7 +35,7 @@ func TestUP7RedirectsAreNotFollowed(t *testing.T) {
 					rw.WriteHeader(status)
 				})
 				w.serve("other.test", func(http.ResponseWriter, *http.Request) { t.Error("it was followed") })
-				_, err := w.get(authority.NewClient(w.config()), base)
+				_, err := w.get(authority.NewClient(w.Config()), base)
 				w.fails(err, lifecycle.ClassTransient, named)
 				if calls != 1 {
 					t.Errorf("%d to %q: %d calls", status, location, calls)
@@ -46,7 +46,7 @@ func TestUP7RedirectsAreNotFollowed(t *testing.T) {
 }
 
 func TestEncodedAnswerIsRefusedAndNoneIsAskedFor(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		encoding := "gzip"
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, r *http.Request) {
 			if got := r.Header.Get("Accept-Encoding"); got != "" {
@@ -62,18 +62,18 @@ func TestEncodedAnswerIsRefusedAndNoneIsAskedFor(t *testing.T) {
 			_, _ = io.WriteString(rw, "x")
 		})
 		for _, encoding = range []string{"gzip", "deflate", "br", "x\tcanary"} {
-			_, err := w.get(authority.NewClient(w.config()), base)
+			_, err := w.get(authority.NewClient(w.Config()), base)
 			w.fails(err, lifecycle.ClassTransient, "encoded")
 		}
 		encoding = "identity"
-		if resp, err := w.get(authority.NewClient(w.config()), base); err != nil || string(resp.Body) != "x" {
+		if resp, err := w.get(authority.NewClient(w.Config()), base); err != nil || string(resp.Body) != "x" {
 			t.Errorf("got %v, %v", resp, err)
 		}
 	})
 }
 
 func TestUP6BodyIsReadToItsLimitAndNoFurther(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		size := authority.BodyLimit
 		sent := 0
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
@@ -84,11 +84,11 @@ func TestUP6BodyIsReadToItsLimitAndNoFurther(t *testing.T) {
 				}
 			}
 		})
-		if resp, err := w.get(authority.NewClient(w.config()), base); err != nil || len(resp.Body) != size {
+		if resp, err := w.get(authority.NewClient(w.Config()), base); err != nil || len(resp.Body) != size {
 			t.Errorf("at the limit: %v", err)
 		}
 		size = 10 << 30
-		_, err := w.get(authority.NewClient(w.config()), base)
+		_, err := w.get(authority.NewClient(w.Config()), base)
 		w.fails(err, lifecycle.ClassTransient, "more than 65536 bytes")
 		synctest.Wait()
 		if sent > 1<<20 {
@@ -98,16 +98,16 @@ func TestUP6BodyIsReadToItsLimitAndNoFurther(t *testing.T) {
 }
 
 func TestHeaderIsReadToItsLimit(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		size := 30 << 10
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("X-Long", strings.Repeat("a", size))
 		})
-		if _, err := w.get(authority.NewClient(w.config()), base); err != nil {
+		if _, err := w.get(authority.NewClient(w.Config()), base); err != nil {
 			t.Errorf("30 KiB: %v", err)
 		}
 		size = authority.HeaderLimit + 1
-		_, err := w.get(authority.NewClient(w.config()), base)
+		_, err := w.get(authority.NewClient(w.Config()), base)
 		w.fails(err, lifecycle.ClassTransient, "32768 bytes")
 	})
 }
@@ -127,7 +127,7 @@ func TestUP4BrokenAnswersAreTransient(t *testing.T) {
 		"HTTP/2 preface":         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(t *testing.T, w world) {
 				w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
 					conn, _, err := http.NewResponseController(rw).Hijack()
 					if err != nil {
@@ -137,7 +137,7 @@ func TestUP4BrokenAnswersAreTransient(t *testing.T) {
 					_, _ = io.WriteString(conn, c.answer)
 					_ = conn.Close()
 				})
-				_, err := w.get(authority.NewClient(w.config()), base)
+				_, err := w.get(authority.NewClient(w.Config()), base)
 				w.fails(err, lifecycle.ClassTransient, c.words)
 				if strings.ContainsAny(err.Error(), "\r\n") {
 					t.Errorf("more than one line: %q", err)
@@ -173,9 +173,9 @@ func TestUP2SlowAuthoritiesAreGivenUp(t *testing.T) {
 		}, after: authority.CallTimeout, words: "no answer in time after 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(t *testing.T, w world) {
 				w.serve(authoritytest.Host, c.answer)
-				config := w.config()
+				config := w.Config()
 				if c.dial != nil {
 					config.Dial = c.dial
 				}
@@ -191,8 +191,8 @@ func TestUP2SlowAuthoritiesAreGivenUp(t *testing.T) {
 }
 
 func TestUP1NameThatDoesNotExist(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		client := authority.NewClient(w.config())
+	inWorld(t, func(t *testing.T, w world) {
+		client := authority.NewClient(w.Config())
 		_, err := w.get(client, base)
 		w.fails(err, lifecycle.ClassTransient, "test: get: connect authority.test:443: there is no host of that name")
 		// The next call resolves anew.
@@ -200,7 +200,7 @@ func TestUP1NameThatDoesNotExist(t *testing.T) {
 		if _, err := w.get(client, base); err != nil {
 			t.Error(err)
 		}
-		config := w.config()
+		config := w.Config()
 		for words, cause := range map[string]error{
 			"the name look-up failed: server misbehaving": &net.DNSError{Err: "server misbehaving", Name: "x", IsTemporary: true},
 			"connection refused":                          errors.New("connection refused"),
@@ -216,7 +216,7 @@ func TestUP1NameThatDoesNotExist(t *testing.T) {
 }
 
 func TestCallerThatHangsUpIsToldApart(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		w.serve(authoritytest.Host, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -227,7 +227,7 @@ func TestCallerThatHangsUpIsToldApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = authority.Do(authority.NewClient(w.config()), req, "test", 10)
+			_, err = authority.Do(authority.NewClient(w.Config()), req, "test", 10)
 			if !errors.Is(err, want) || lifecycle.ClassOf(err) != lifecycle.ClassTransient {
 				t.Errorf("got %v, want %v", err, want)
 			}
@@ -287,18 +287,18 @@ func TestID3RetryAfterIsReadClampedOrIgnored(t *testing.T) {
 }
 
 func TestDateAndMediaTypeOfAnAnswer(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		date := "Sat, 01 Jan 2000 00:00:05 GMT"
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header()["Date"] = []string{date}
 			rw.Header().Set("Content-Type", "Application/JSON; charset=utf-8")
 		})
-		resp, err := w.get(authority.NewClient(w.config()), base)
+		resp, err := w.get(authority.NewClient(w.Config()), base)
 		if err != nil || !resp.Date.Equal(time.Date(2000, 1, 1, 0, 0, 5, 0, time.UTC)) || resp.MediaType() != "application/json" {
 			t.Errorf("got %v, %q, %v", resp.Date, resp.MediaType(), err)
 		}
 		for _, date = range []string{"", "yesterday", "2000-01-01"} {
-			resp, err := w.get(authority.NewClient(w.config()), base)
+			resp, err := w.get(authority.NewClient(w.Config()), base)
 			if err != nil || !resp.Date.IsZero() {
 				t.Errorf("%q: got %v, %v", date, resp.Date, err)
 			}

@@ -34,6 +34,7 @@ type Fault struct {
 	Host   string // of the authority, or of the proxy for StageProxy
 	Reason string // one printable sentence
 	Clock  bool   // our own clock is the likely cause
+	Proven bool   // an alert came inside the verified connection: only the server can have sent it
 	Err    error  // the cause below; may be nil
 
 	dates bool // a chain failed for its dates
@@ -65,7 +66,8 @@ func faultOf(host string, err error) *Fault {
 	}
 	if alert, ok := Alert(err); ok {
 		// With TLS 1.3 the server judges our certificate after the handshake.
-		return &Fault{Stage: StageTLS, Host: host, Reason: alertReason(alert), Err: err}
+		// One that comes in the handshake may be anybody's.
+		return &Fault{Stage: StageTLS, Host: host, Reason: alertReason(alert), Proven: true, Err: err}
 	}
 	reason := Clean(err.Error(), MaxText)
 	switch {

@@ -31,8 +31,8 @@ const proxyHost = "proxy.test:3128"
 
 // proxy serves CONNECT on the network; answer is the status line and headers it
 // gives, empty to connect.
-func (w *world) proxy(answer func(r *http.Request) string) {
-	l := w.net.Listen(proxyHost)
+func (w world) proxy(answer func(r *http.Request) string) {
+	l := w.Net.Listen(proxyHost)
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -43,13 +43,13 @@ func (w *world) proxy(answer func(r *http.Request) string) {
 			running.Go(func() { w.relay(conn, answer) })
 		}
 	})
-	w.stops = append(w.stops, func() {
+	w.OnStop(func() {
 		_ = l.Close()
 		running.Wait()
 	})
 }
 
-func (w *world) relay(conn net.Conn, answer func(r *http.Request) string) {
+func (w world) relay(conn net.Conn, answer func(r *http.Request) string) {
 	defer func() { _ = conn.Close() }()
 	r, err := http.ReadRequest(bufio.NewReader(conn))
 	if err != nil {
@@ -59,7 +59,7 @@ func (w *world) relay(conn net.Conn, answer func(r *http.Request) string) {
 		_, _ = io.WriteString(conn, said)
 		return
 	}
-	next, err := w.net.Dial(w.t.Context(), "tcp", r.RequestURI)
+	next, err := w.Net.Dial(w.T.Context(), "tcp", r.RequestURI)
 	if err != nil {
 		_, _ = io.WriteString(conn, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
 		return
@@ -72,14 +72,14 @@ func (w *world) relay(conn net.Conn, answer func(r *http.Request) string) {
 	_, _ = io.Copy(conn, next)
 }
 
-func (w *world) proxied() authority.Config {
-	config := w.config()
+func (w world) proxied() authority.Config {
+	config := w.Config()
 	config.Proxy = &url.URL{Scheme: "http", Host: proxyHost}
 	return config
 }
 
 func TestProxyIsAskedToConnectAndSeesNothing(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, r *http.Request) {
 			if len(r.TLS.PeerCertificates) > 0 && r.Header.Get("Proxy-Authorization") == "" {
 				_, _ = io.WriteString(rw, "ok")
@@ -96,12 +96,12 @@ func TestProxyIsAskedToConnectAndSeesNothing(t *testing.T) {
 		})
 		config := w.proxied()
 		config.ProxyAuth = func() string { return "edge:pass:word" }
-		config.Certificate = w.pki.Credential("c").TLS()
+		config.Certificate = w.PKI.Credential("c").TLS()
 		config.Hosts = []string{authoritytest.Host + ":443"}
 		if resp, err := w.get(authority.NewClient(config), base); err != nil || string(resp.Body) != "ok" {
 			t.Errorf("got %v, %v", resp, err)
 		}
-		if got := w.net.Dialled(); len(got) != 2 || got[0] != proxyHost {
+		if got := w.Net.Dialled(); len(got) != 2 || got[0] != proxyHost {
 			t.Errorf("dialled %v", got)
 		}
 	})
@@ -119,7 +119,7 @@ func TestUP10ProxyIsNamedNotTheAuthority(t *testing.T) {
 		"control codes in 500": {"HTTP/1.1 500 \x1b[31mred\r\n\r\n", "[31mred"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(t *testing.T, w world) {
 				w.proxy(func(*http.Request) string { return c.answer })
 				_, err := w.get(authority.NewClient(w.proxied()), base)
 				w.fails(err, lifecycle.ClassTransient, "proxy "+proxyHost)
@@ -133,7 +133,7 @@ func TestUP10ProxyIsNamedNotTheAuthority(t *testing.T) {
 }
 
 func TestUP10ProxyThatIsGoneOrSilent(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		_, err := w.get(authority.NewClient(w.proxied()), base)
 		w.fails(err, lifecycle.ClassTransient, "proxy "+proxyHost+": there is no host of that name")
 
@@ -151,13 +151,13 @@ func TestUP10ProxyThatIsGoneOrSilent(t *testing.T) {
 }
 
 func TestProxyMustBeWrittenPlainly(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		for _, address := range []string{"https://proxy.test:3128", "socks5://proxy.test:1", "http://", "http://user:canary@proxy.test"} {
 			u, err := url.Parse(address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			config := w.config()
+			config := w.Config()
 			config.Proxy = u
 			_, err = w.get(authority.NewClient(config), base)
 			w.fails(err, lifecycle.ClassTransient, "http://host:port")
@@ -165,10 +165,10 @@ func TestProxyMustBeWrittenPlainly(t *testing.T) {
 				t.Errorf("the password is in the text: %v", err)
 			}
 		}
-		config := w.config()
+		config := w.Config()
 		config.Proxy = &url.URL{Scheme: "http", Host: "proxy.test"}
 		_, _ = w.get(authority.NewClient(config), base) //nolint:errcheck // only where it went matters
-		if got := w.net.Dialled(); len(got) != 1 || got[0] != "proxy.test:80" {
+		if got := w.Net.Dialled(); len(got) != 1 || got[0] != "proxy.test:80" {
 			t.Errorf("dialled %v", got)
 		}
 	})
@@ -177,22 +177,22 @@ func TestProxyMustBeWrittenPlainly(t *testing.T) {
 func TestEnvironmentDoesNotChooseAProxy(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://evil.test:1")
 	t.Setenv("SSL_CERT_FILE", "/nonexistent")
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		w.serve(authoritytest.Host, func(http.ResponseWriter, *http.Request) {})
-		if _, err := w.get(authority.NewClient(w.config()), base); err != nil {
+		if _, err := w.get(authority.NewClient(w.Config()), base); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
 func TestClientsBelongToOneCertificate(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(t *testing.T, w world) {
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, r *http.Request) {
 			for _, c := range r.TLS.PeerCertificates[:min(1, len(r.TLS.PeerCertificates))] {
 				_, _ = io.WriteString(rw, c.Subject.CommonName)
 			}
 		})
-		clients := authority.NewClients(w.config())
+		clients := authority.NewClients(w.Config())
 		defer clients.CloseIdleConnections()
 		ask := func(client *http.Client) string {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base, nil)
@@ -206,7 +206,7 @@ func TestClientsBelongToOneCertificate(t *testing.T) {
 			return string(resp.Body)
 		}
 		const host = authoritytest.Host + ":443"
-		a, b := w.pki.Credential("a").TLS(), w.pki.Credential("b").TLS()
+		a, b := w.PKI.Credential("a").TLS(), w.PKI.Credential("b").TLS()
 		for range 2 { // the second round runs on connections that were kept
 			for want, client := range map[string]*http.Client{"a": clients.With(a, host), "b": clients.With(b, host), "": clients.Plain()} {
 				if got := ask(client); got != want {
@@ -223,7 +223,7 @@ func TestClientsBelongToOneCertificate(t *testing.T) {
 		if got := ask(clients.With(a)); got != "" {
 			t.Errorf("spoke for %q without a host", got)
 		}
-		if n := len(w.net.Dialled()); n != 4 {
+		if n := len(w.Net.Dialled()); n != 4 {
 			t.Errorf("%d connections, want 4", n)
 		}
 	})
@@ -271,11 +271,11 @@ func TestAddressIsOfHTTPSOnly(t *testing.T) {
 // where they end the handshake, and in 1.3, where they come after it.
 func TestAlertsAboutOurCertificateAreSeen(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		inWorld(t, func(t *testing.T, w *world) {
+		inWorld(t, func(t *testing.T, w world) {
 			later := true
 			w.serve(authoritytest.Host, func(http.ResponseWriter, *http.Request) {}, func(c *tls.Config) {
 				c.MinVersion, c.MaxVersion = version, version
-				c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, w.pki.Pool()
+				c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, w.PKI.Pool()
 				c.Time = func() time.Time {
 					if later {
 						return time.Now().AddDate(0, 0, 91)
@@ -283,9 +283,9 @@ func TestAlertsAboutOurCertificateAreSeen(t *testing.T) {
 					return time.Now()
 				}
 			})
-			config := w.config()
+			config := w.Config()
 			config.Hosts = []string{authoritytest.Host + ":443"}
-			config.Certificate = w.pki.Credential("c").TLS()
+			config.Certificate = w.PKI.Credential("c").TLS()
 			_, err := w.get(authority.NewClient(config), base)
 			w.fails(err, lifecycle.ClassTransient, "expired certificate")
 			if alert, ok := authority.Alert(err); !ok || alert != authority.AlertCertificateExpired {

@@ -13,7 +13,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -133,7 +132,7 @@ func BadServers(t *testing.T, good http.Handler, call Call) {
 		t.Run(bad.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				seen := trial(t, bad, good, call)
-				checkError(t, seen.err, lifecycle.ClassTransient, bad.words)
+				WantError(t, seen.err, lifecycle.ClassTransient, bad.words)
 				if seen.requests > 0 || seen.certificates > 0 {
 					t.Errorf("%d requests and %d client certificates reached the server", seen.requests, seen.certificates)
 				}
@@ -273,22 +272,4 @@ func (c heardConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.heard(b[:n])
 	return n, err
-}
-
-// checkError wants a *lifecycle.Error of the class that says the words.
-func checkError(t *testing.T, err error, class lifecycle.Class, words string) {
-	t.Helper()
-	var e *lifecycle.Error
-	switch {
-	case err == nil:
-		t.Errorf("no error; want %s with %q", class, words)
-	case !errors.As(err, &e):
-		t.Errorf("%T is no *lifecycle.Error: %v", err, err)
-	case e.Class != class:
-		t.Errorf("class %s, want %s: %v", e.Class, class, err)
-	case !strings.Contains(err.Error(), words):
-		t.Errorf("the error does not say %q: %v", words, err)
-	case strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }):
-		t.Errorf("the error is not one printable line: %q", err.Error())
-	}
 }

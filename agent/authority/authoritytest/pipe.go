@@ -21,7 +21,8 @@ type stream struct {
 	moved    *sync.Cond
 	data     []byte
 	ended    bool // the writer closed: EOF after the data
-	broken   bool // the reader closed: writes fail
+	broken   bool // the reader closed: writes fail, but for the first
+	told     bool // the writer has been told so
 	readEnd  limit
 	writeEnd limit
 }
@@ -68,8 +69,13 @@ func (s *stream) write(b []byte) (n int, err error) {
 		switch {
 		case s.ended:
 			return n, net.ErrClosed
-		case s.broken:
+		case s.broken && s.told:
 			return n, syscall.EPIPE
+		case s.broken:
+			// TCP takes what is written after the other end has closed, and
+			// learns from the answer to it that nobody is there.
+			s.told = true
+			return n + len(b), nil
 		case s.writeEnd.passed:
 			return n, os.ErrDeadlineExceeded
 		case len(b) == 0:
