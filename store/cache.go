@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +23,8 @@ type Cache struct {
 
 	commit sync.Mutex // one Commit, Check, Drop or Audit at a time; taken before mu
 	opened bool       // the file was opened, made or rebuilt since start
+	failed error      // why it was not
+	seen   string     // the files' signature then
 	ring   ring       // what the file's audit bucket holds; guarded by commit
 
 	mu      sync.Mutex // guards what follows; never held across I/O
@@ -72,112 +72,6 @@ const (
 	contactKey    = "contact"
 	auditBucket   = "audit"
 )
-
-// OpenCache opens cache.db in the state directory dir, or makes it. A damaged
-// file is moved to cache.db.corrupt-TIME (one is kept) and made anew; where
-// that is not possible the cache works in memory and says so in Health. Errors:
-// ErrLocked, ErrRemote, fs.ErrNotExist without the directory.
-func OpenCache(ctx context.Context, dir string, o Options) (*Cache, error) {
-	if o.MaxSize <= 0 {
-		o.MaxSize = cacheMaxSize
-	}
-	d, err := begin(filepath.Join(dir, cacheName), nil, o)
-	if err != nil {
-		return nil, err
-	}
-	c := &Cache{dir: dir, o: o, db: d, tokens: map[TokenKey]TokenRecord{}}
-	c.staged.reset()
-	d.expendable = true
-	d.memory = c.source
-	if err := c.start(ctx); err != nil {
-		if errors.Is(err, ErrLocked) {
-			return nil, errors.Join(err, d.Close())
-		}
-		d.problem(err)
-		d.o.Log.Warn("cache works in memory", "path", d.path, "error", err)
-	}
-	return c, nil
-}
-
-// start opens the file, makes it or rebuilds it, and reads what it holds.
-func (c *Cache) start(ctx context.Context) error {
-	d := c.db
-	d.write.Lock()
-	defer d.write.Unlock()
-	k, err := cacheKey(c.dir, c.o)
-	if err != nil {
-		return err
-	}
-	d.state.Lock()
-	d.key = k
-	d.state.Unlock()
-	err = d.reopen(ctx)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = d.replace(ctx, 1, c.source)
-	case errors.Is(err, ErrDamaged):
-		err = d.remake(ctx, err)
-	}
-	if err != nil {
-		return err
-	}
-	c.opened = true
-	return c.read()
-}
-
-// cacheKey loads the state directory's key. It makes one only where there is
-// no identity that an earlier key belongs to.
-func cacheKey(dir string, o Options) (*Key, error) {
-	k, err := LoadKey(filepath.Join(dir, keyName), o)
-	if !errors.Is(err, ErrNotFound) {
-		return k, err
-	}
-	for _, name := range []string{identityName, identityName + ".bak", markerName} {
-		if !missing(filepath.Join(dir, name)) {
-			return nil, err
-		}
-	}
-	return ensureKey(dir, o)
-}
-
-// read fills the memory from the file; what was staged meanwhile wins.
-func (c *Cache) read() error {
-	tokens, contact, found := map[TokenKey]TokenRecord{}, ContactRecord{}, ring{of: c.db.file.seal}
-	err := c.db.file.records(func(p place, plain []byte) error {
-		switch p.bucket {
-		case tokenBucket:
-			var t TokenRecord
-			if err := decode(p, plain, &t); err != nil {
-				return err
-			}
-			tokens[t.key()] = t
-		case contactBucket:
-			return decode(p, plain, &contact)
-		case auditBucket:
-			found.add(p.key, len(plain))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	c.ring = found
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for k := range c.staged.tokens {
-		delete(tokens, k)
-	}
-	maps.Copy(tokens, c.tokens)
-	if c.staged.contact {
-		contact = c.contact
-	}
-	c.tokens, c.contact = tokens, contact
-	c.bytes = 0
-	for _, t := range c.tokens {
-		c.bytes += t.size()
-	}
-	return nil
-}
 
 // Tokens returns all tokens, those included that are not on the disk yet, in
 // the order of client id and resource.
@@ -296,21 +190,6 @@ func (c *Cache) flush(ctx context.Context) error {
 		return fmt.Errorf("cache: %w", err)
 	}
 	return nil
-}
-
-// ensure opens the file if that was not possible so far.
-func (c *Cache) ensure(ctx context.Context) error {
-	if c.opened {
-		return nil
-	}
-	if err := c.db.attached(); err != nil {
-		return err
-	}
-	err := c.start(ctx)
-	if err != nil {
-		c.db.problem(err)
-	}
-	return err
 }
 
 func (c *Cache) write(round round) error {

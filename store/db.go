@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -28,6 +29,7 @@ type DB struct {
 	write sync.Mutex // one writer, one recovery at a time; taken before state
 
 	state   sync.RWMutex // guards what follows; never held while waiting for write
+	doubt   atomic.Bool  // a View met something that is not authentic: open anew
 	file    *loaded      // nil while there is none to be had
 	last    root         // of the last acknowledged commit
 	suspect bool         // a commit did not succeed: what the file shows may not be on the disk
@@ -87,7 +89,8 @@ func checkFileSystem(dir string, o Options) error {
 	}
 	system, err := o.FileSystem(dir)
 	if err != nil {
-		return fmt.Errorf("file system of %s: %w", dir, err)
+		o.Log.Warn("file system is not known", "path", dir, "error", err)
+		return nil
 	}
 	if system.Remote && !o.AllowRemote {
 		return withFix(fmt.Errorf("%s lies on %s: %w", dir, system.Type, ErrRemote),
@@ -127,9 +130,15 @@ func (d *DB) View(f func(*Tx) error) error {
 	if err := d.absent(); err != nil {
 		return err
 	}
-	return d.file.view(func(b *bolt.Tx) error {
-		return unguarded(func() error { return f(d.tx(b)) })
+	var tx *Tx
+	err := d.file.view(func(b *bolt.Tx) error {
+		tx = d.tx(b)
+		return unguarded(func() error { return f(tx) })
 	})
+	if wasCaught(err) || tx != nil && tx.fault != nil {
+		d.doubt.Store(true)
+	}
+	return err
 }
 
 // Update runs f and commits what it did: one commit, about 40 KB of flash. An
@@ -185,13 +194,7 @@ func (d *DB) tx(b *bolt.Tx) *Tx {
 
 // ready makes the file writable if that is possible now. It needs write.
 func (d *DB) ready() error {
-	if err := d.attached(); err != nil {
-		return err
-	}
-	if d.file != nil && !d.file.readOnly && !d.suspect {
-		return nil
-	}
-	return d.recover(context.Background())
+	return d.check(context.Background())
 }
 
 // absent says why there is no file. It needs state.

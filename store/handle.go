@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -207,6 +208,19 @@ func readFull(f *os.File, b []byte) (int, error) {
 		err = nil
 	}
 	return n, err
+}
+
+// signature changes when one of the files does, as far as the directory shows.
+func signature(paths ...string) string {
+	var s strings.Builder
+	for _, p := range paths {
+		if info, err := os.Lstat(p); err == nil {
+			fmt.Fprintln(&s, p, inode(info), info.Mode(), info.Size(), info.ModTime())
+		} else {
+			fmt.Fprintln(&s, p, errors.Is(err, fs.ErrNotExist))
+		}
+	}
+	return s.String()
 }
 
 func missing(path string) bool {

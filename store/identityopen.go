@@ -76,6 +76,7 @@ func (f *IdentityFile) damage(err error) error {
 		err = withFix(err, fixDamaged(err))
 	}
 	f.now.Store(&picture{damaged: err})
+	f.seen = f.signature()
 	f.db.problem(err)
 	f.db.o.Log.Error("identity cannot be read", "event", "store-damaged", "path", f.db.path, "error", err)
 	return nil
@@ -179,6 +180,9 @@ func (f *IdentityFile) Check(ctx context.Context) error {
 	if err := f.db.Check(ctx); err != nil {
 		return err
 	}
+	if err := f.db.key.keep(f.keyPath(), f.db.o); err != nil {
+		return err
+	}
 	if !f.behind && !f.followed(ctx) {
 		f.behind = true
 	}
@@ -209,6 +213,9 @@ func (f *IdentityFile) idle() error {
 // again tries to open what was damaged: the key file, or access to it, may
 // have come back.
 func (f *IdentityFile) again(ctx context.Context) error {
+	if cause := f.Damaged(); !unwritable(cause) && f.signature() == f.seen {
+		return cause // nothing has changed: not worth a child process every 30 s
+	}
 	f.db.write.Lock()
 	f.db.uninstall(false)
 	f.db.write.Unlock()

@@ -16,7 +16,8 @@ import (
 // has keys of its own, derived from it (RFC 5869). It is immutable and safe
 // for concurrent use.
 type Key struct {
-	material   Secret // 32 bytes, or 64 with an external part
+	file       Secret // what the key file holds, 32 bytes
+	material   Secret // the same, with the external part behind it
 	id         string
 	protection string
 }
@@ -90,9 +91,10 @@ func CreateKey(path string, o Options) (*Key, error) {
 }
 
 func newKey(raw []byte, o Options) (*Key, error) {
-	k := &Key{material: NewSecret(string(raw)), protection: "file"}
+	k := &Key{file: NewSecret(string(raw)), protection: "file"}
+	k.material = k.file
 	if !o.External.Empty() {
-		k = &Key{material: NewSecret(string(raw) + o.External.Reveal()), protection: o.Protection}
+		k.material, k.protection = NewSecret(string(raw)+o.External.Reveal()), o.Protection
 	}
 	id, err := k.derive(nil, "key id", 8)
 	if err != nil {
@@ -107,6 +109,21 @@ func (k *Key) derive(file []byte, purpose string, n int) ([]byte, error) {
 	secret := []byte(k.material.Reveal())
 	defer clear(secret)
 	return hkdf.Key(sha256.New, secret, file, "postern store 1 "+purpose, n)
+}
+
+// keep writes the key file again if it is gone, so that deleting it under the
+// running process costs nothing. A file that holds another key is left alone.
+func (k *Key) keep(path string, o Options) error {
+	if !missing(path) {
+		return nil
+	}
+	raw := []byte(k.file.Reveal())
+	defer clear(raw)
+	if err := o.WriteFile(path, encodeKeyFile(raw)); err != nil {
+		return fmt.Errorf("key file: %w", err)
+	}
+	o.Log.Warn("key file was deleted and is written anew", "event", "store-recovered", "path", path)
+	return nil
 }
 
 func encodeKeyFile(raw []byte) []byte {

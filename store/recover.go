@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 )
 
 func backupName(path string) string { return path + ".bak" }
@@ -102,6 +99,9 @@ func (d *DB) recover(ctx context.Context) error {
 	}
 	d.uninstall(false)
 	err := d.reopen(ctx)
+	if err == nil && d.file.root.generation < d.last.generation {
+		err = fmt.Errorf("%s went back from generation %d to %d: %w", d.path, d.last.generation, d.file.root.generation, ErrDamaged)
+	}
 	switch {
 	case err == nil && d.file.readOnly:
 		return fmt.Errorf("%s: %w", d.path, ErrReadOnly)
@@ -152,6 +152,7 @@ func (d *DB) copyAnew(ctx context.Context) error {
 
 // remake makes the file anew when it is gone or damaged.
 func (d *DB) remake(ctx context.Context, cause error) error {
+	d.uninstall(false)
 	if d.memory == nil {
 		return d.restore(ctx, cause)
 	}
@@ -219,70 +220,6 @@ func (d *DB) recovered(cause error, how string) {
 	d.health.RecoveredAt = d.o.Now().UTC()
 }
 
-// Words in the names of files that were set aside, and how many are kept.
-const (
-	asideIdentity     = "damaged"
-	asideCache        = "corrupt"
-	asideIdentityKept = 4
-	asideCacheKept    = 1
-)
-
-// setAside renames what stands at path, bytes unchanged, to
-// path.damaged-TIME (the cache: corrupt). It is no error if nothing is there.
-// Something that is not a regular file is refused and stays.
-func (d *DB) setAside() error {
-	if missing(d.path) {
-		return nil
-	}
-	if err := notRegular(d.path); err != nil {
-		return err
-	}
-	word, kept := asideIdentity, asideIdentityKept
-	if d.expendable {
-		word, kept = asideCache, asideCacheKept
-	}
-	prefix := d.path + "." + word + "-"
-	target := prefix + d.o.Now().UTC().Format("20060102T150405Z")
-	for i := 2; !missing(target); i++ {
-		target = fmt.Sprintf("%s%s-%d", prefix, d.o.Now().UTC().Format("20060102T150405Z"), i)
-	}
-	if err := os.Rename(d.path, target); err != nil {
-		return err
-	}
-	d.o.Log.Warn("database set aside", "event", "store-damaged", "path", d.path, "kept", target)
-	thinOut(d, prefix, target, kept)
-	return syncDir(filepath.Dir(d.path))
-}
-
-// thinOut removes the oldest files that were set aside, never the newest.
-func thinOut(d *DB, prefix, newest string, kept int) {
-	all := asides(filepath.Dir(d.path), filepath.Base(prefix))
-	all = slices.DeleteFunc(all, func(p string) bool { return p == newest })
-	for len(all) >= kept {
-		if err := discard(all[0]); err != nil {
-			d.o.Log.Warn("old copy could not be removed", "path", all[0], "error", err)
-			return
-		}
-		all = all[1:]
-	}
-}
-
-// asides lists the files in dir whose names begin with prefix, oldest name first.
-func asides(dir, prefix string) []string {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var found []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) && e.Type().IsRegular() {
-			found = append(found, filepath.Join(dir, e.Name()))
-		}
-	}
-	slices.Sort(found)
-	return found
-}
-
 // Check puts right what changed outside: a file that was deleted, exchanged or
 // could not be written. Call it every 30 s; while all is well it costs three
 // system calls and writes nothing. An error says what still is wrong.
@@ -298,6 +235,9 @@ func (d *DB) check(ctx context.Context) error {
 			d.problem(err)
 		}
 		return err
+	}
+	if d.doubt.Swap(false) {
+		d.uninstall(true)
 	}
 	if d.file == nil || d.file.readOnly || d.suspect {
 		return d.recover(ctx)

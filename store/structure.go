@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"os"
 )
 
 // bbolt's file format, version 2, as far as it decides whether a file may be
@@ -47,20 +46,16 @@ type meta struct {
 
 // checkStructure reports the first number in the file that cannot be right.
 // Its cost is one read of the pages in use. Errors wrap ErrDamaged or ErrForeign.
-func checkStructure(ctx context.Context, f *os.File, limit int64) error {
-	info, err := f.Stat()
+func checkStructure(ctx context.Context, f io.ReaderAt, size, limit int64) error {
+	if size > limit+largestPage {
+		return fmt.Errorf("%d bytes, the limit is %d: %w", size, limit, ErrDamaged)
+	}
+	m, err := readMeta(f, size)
 	if err != nil {
 		return err
 	}
-	if info.Size() > limit+largestPage {
-		return fmt.Errorf("%d bytes, the limit is %d: %w", info.Size(), limit, ErrDamaged)
-	}
-	m, err := readMeta(f, info.Size())
-	if err != nil {
-		return err
-	}
-	if m.high < 4 || m.high > uint64(info.Size())/m.page {
-		return fmt.Errorf("%d pages of %d in a file of %d bytes: %w", m.high, m.page, info.Size(), ErrDamaged)
+	if m.high < 4 || m.high > uint64(size)/m.page {
+		return fmt.Errorf("%d pages of %d in a file of %d bytes: %w", m.high, m.page, size, ErrDamaged)
 	}
 	s := &structure{ctx: ctx, from: f, page: int64(m.page), high: m.high, seen: map[uint64]bool{0: true, 1: true}}
 	if err := s.freelist(m.freelist); err != nil {

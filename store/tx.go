@@ -98,6 +98,9 @@ func (tx *Tx) put(p place, plain []byte) error {
 		if err != nil {
 			return err
 		}
+		if p.bucket == auditBucket {
+			b.FillPercent = 1 // keys only grow: half-empty pages would never be filled
+		}
 		if err := tx.forget(b, p); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}

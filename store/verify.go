@@ -19,7 +19,11 @@ func VerifyFile(ctx context.Context, path string, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := checkStructure(ctx, f, o.MaxSize); err != nil {
+	info, err := f.Stat()
+	if err == nil {
+		err = checkStructure(ctx, f, info.Size(), o.MaxSize)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
 	h, err := mapFile(f, path, o, true)
