@@ -155,8 +155,8 @@ func (d *Device) listed(list Assignments, diff *difference) (ids map[string]bool
 }
 
 // store writes the facts of the list in one commit.
-func (diff difference) store(generation uint64) func(IdentityTx) error {
-	return func(tx IdentityTx) error {
+func (diff difference) store(generation uint64) func(*store.IdentityTx) error {
+	return func(tx *store.IdentityTx) error {
 		for _, id := range diff.drop {
 			if err := tx.DeleteIdentity(id.ClientID); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err

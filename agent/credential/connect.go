@@ -86,8 +86,8 @@ func (d *Device) mayConnect(o Onboarding) error {
 	extra := d.holders[strings.ToLower(o.Identity.ClientID)]
 	d.mu.RUnlock()
 	switch {
-	case damaged != "":
-		return stateProblem("connect", Standing{State: lifecycle.Damaged, Reason: damaged, Fix: fixReconnect})
+	case damaged != nil:
+		return stateProblem("connect", st)
 	case !enrolled:
 		return nil
 	case moved:
@@ -122,8 +122,9 @@ func (d *Device) admit(ctx context.Context, o Onboarding, dev store.DeviceRecord
 	if before != nil && before.Current != nil && d.alive(before.Current) {
 		// It is withdrawn in the background, and never used again: a credential
 		// that a person brought needs no token to prove itself.
-		rec.Previous, rec.Current.Proven = before.Current, d.clock.Now().Wall
-		rec.Previous.Retired = false
+		old := *before.Current
+		old.Retired = false
+		rec.Previous, rec.Current.Proven = &old, d.clock.Now().Wall
 	}
 	if err := d.settle(dev, rec, drop); err != nil {
 		return "", err
@@ -227,7 +228,7 @@ func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop [
 	dev.ConnectedAt = d.clock.Now().Wall
 	err := d.replaceDamaged()
 	if err == nil {
-		err = d.commit(func(tx IdentityTx) error {
+		err = d.commit(func(tx *store.IdentityTx) error {
 			if err := tx.PutDevice(dev); err != nil {
 				return err
 			}
@@ -247,7 +248,7 @@ func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop [
 
 func (d *Device) replaceDamaged() error {
 	d.mu.RLock()
-	damaged := d.damaged != ""
+	damaged := d.damaged != nil
 	d.mu.RUnlock()
 	if !damaged {
 		return nil
@@ -279,7 +280,7 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	if err != nil {
 		o.step("identities: not known yet, asked again soon: %s", words(err))
 		d.planBeat(err)
-		err = d.commit(func(tx IdentityTx) error {
+		err = d.commit(func(tx *store.IdentityTx) error {
 			dev, err := tx.Device()
 			if err != nil {
 				return err

@@ -24,9 +24,9 @@ const maxIdentities = 64
 
 // Options are what a Device works with.
 type Options struct {
-	File    IdentityFile       // not nil
-	Clock   *lifecycle.Clock   // not nil
-	Contact *lifecycle.Contact // nil: one of its own
+	File    *store.IdentityFile // not nil
+	Clock   *lifecycle.Clock    // not nil
+	Contact *lifecycle.Contact  // nil: one of its own
 	// Dial builds the driver for the authority of the record, which is enrolled
 	// or about to be. It must not contact it.
 	Dial func(store.DeviceRecord) (Authority, error)
@@ -59,6 +59,7 @@ type Device struct {
 	log      *slog.Logger
 	chance   func() float64                                // [0,1); a seam for tests
 	generate func(algorithm string) (crypto.Signer, error) // a seam for tests
+	tick     time.Duration                                 // maxTick; a seam for tests
 	wake     chan struct{}
 	crew     *crew
 
@@ -69,24 +70,26 @@ type Device struct {
 	// mu guards what follows. It is never held across I/O or a call out.
 	mu       sync.RWMutex
 	dev      store.DeviceRecord
-	enrolled bool   // there is a device record
-	damaged  string // why the file cannot be read
+	enrolled bool  // there is a device record
+	damaged  error // why the file cannot be read
 	moved    bool
 	holders  map[string]*Holder // by client id
 	auth     Authority          // nil until dialled
 	op       *BusyError         // what a person asked for and is under way
 	beat     beat
+	check    check
 	notes    map[string]string // standing warnings by subject
 }
 
-// identityFile is IdentityFile; tests wrap it to cut the power between
+// identityFile is *store.IdentityFile; tests wrap it to cut the power between
 // any two writes.
 type identityFile interface {
 	Exists() bool
 	Damaged() error
 	Device() (store.DeviceRecord, error)
 	Identities() ([]store.IdentityRecord, error)
-	Update(func(IdentityTx) error) error
+	Update(func(*store.IdentityTx) error) error
+	Check(context.Context) error
 	Destroy() error
 }
 
@@ -118,7 +121,7 @@ func open(o Options, file identityFile) (*Device, error) {
 	}
 	d := &Device{
 		o: o, file: file, clock: o.Clock, contact: o.Contact, log: o.Log,
-		chance: rand.Float64, generate: generate,
+		chance: rand.Float64, generate: generate, tick: maxTick,
 		wake: make(chan struct{}, 1), crew: newCrew(),
 		holders: make(map[string]*Holder), notes: make(map[string]string),
 	}
@@ -141,10 +144,10 @@ func (d *Device) reload() {
 		err = errGone
 	}
 	if err != nil {
-		d.damaged = words(err) // the holders stay as they are: it may heal
+		d.damaged = err // the holders stay as they are: it may heal
 		return
 	}
-	d.damaged, d.enrolled, d.dev = "", dev != nil, store.DeviceRecord{}
+	d.damaged, d.enrolled, d.dev = nil, dev != nil, store.DeviceRecord{}
 	if dev != nil {
 		d.dev = *dev
 		d.clock.Raise(dev.Floor)
@@ -159,7 +162,7 @@ var errGone = errors.New("the identity file is gone")
 func (d *Device) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dev, d.enrolled, d.damaged, d.moved, d.auth = store.DeviceRecord{}, false, "", false, nil
+	d.dev, d.enrolled, d.damaged, d.moved, d.auth = store.DeviceRecord{}, false, nil, false, nil
 	d.beat = beat{}
 	clear(d.notes)
 	d.takeAll(nil)
@@ -234,10 +237,10 @@ func (d *Device) seed(records []store.IdentityRecord) string {
 // commit changes the file, the clock floor with it, and then shows memory what
 // stands there: also after a failure, which may have happened after the commit
 // itself. One commit and one backup copy.
-func (d *Device) commit(edit func(IdentityTx) error) error {
+func (d *Device) commit(edit func(*store.IdentityTx) error) error {
 	d.write.Lock()
 	defer d.write.Unlock()
-	err := d.file.Update(func(tx IdentityTx) error {
+	err := d.file.Update(func(tx *store.IdentityTx) error {
 		if err := edit(tx); err != nil {
 			return err
 		}
@@ -254,7 +257,7 @@ func (d *Device) commit(edit func(IdentityTx) error) error {
 
 // change is commit for one identity's record. A record that is gone is store.ErrNotFound.
 func (d *Device) change(id string, edit func(*store.IdentityRecord)) error {
-	return d.commit(func(tx IdentityTx) error {
+	return d.commit(func(tx *store.IdentityTx) error {
 		rec, err := tx.Identity(id)
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ func (d *Device) Disconnect(ctx context.Context, localOnly bool, step func(strin
 	d.mu.RLock()
 	dev, damaged, enrolled := d.dev, d.damaged, d.enrolled
 	d.mu.RUnlock()
-	if !enrolled && damaged == "" && !d.file.Exists() {
+	if !enrolled && damaged == nil && !d.file.Exists() {
 		return stateProblem("disconnect", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	}
 	left := d.leftUpstream(dev)
@@ -52,9 +52,9 @@ func (d *Device) destroy() error {
 	d.write.Lock()
 	defer d.write.Unlock()
 	err := d.file.Destroy()
-	if err == nil {
-		d.forget()
-		return nil
+	if err == nil || !d.file.Exists() {
+		d.forget() // given up, even if the files cannot be removed yet
+		return err
 	}
 	d.reload()
 	return err
@@ -160,12 +160,12 @@ func (d *Device) Adopt(_ context.Context) error {
 	damaged, enrolled := d.damaged, d.enrolled
 	d.mu.RUnlock()
 	switch {
-	case damaged != "":
-		return stateProblem("adopt", Standing{State: lifecycle.Damaged, Reason: damaged, Fix: fixReconnect})
+	case damaged != nil:
+		return stateProblem("adopt", st)
 	case !enrolled:
 		return stateProblem("adopt", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	}
-	err = d.commit(func(tx IdentityTx) error {
+	err = d.commit(func(tx *store.IdentityTx) error {
 		dev, err := tx.Device()
 		if err != nil {
 			return err

@@ -19,7 +19,7 @@ const (
 // needsKeeping reports whether h has house-keeping to do now: facts to store,
 // an old certificate to withdraw, an old key to destroy. mu is held.
 func (d *Device) needsKeeping(h *Holder, state lifecycle.State, a *alarm) bool {
-	if d.damaged != "" || !a.boot(h.keepAt) {
+	if d.damaged != nil || !a.boot(h.keepAt) {
 		return false
 	}
 	return h.unsaved || d.mayRetire(h, state, a.now) || d.mayDrop(h, a)
@@ -148,24 +148,66 @@ func gone(err error) error {
 	return err
 }
 
+// check is the look at the identity file at every tick.
+type check struct {
+	at   time.Duration // boot-time clock
+	busy bool
+}
+
+// dueCheck returns how to look whether the files are still what they were, if
+// that is due. mu is held.
+func (d *Device) dueCheck(a *alarm) func() {
+	if d.check.busy || !a.boot(d.check.at) {
+		return nil
+	}
+	d.check = check{at: a.now.Boot + d.tick, busy: true}
+	done := func() {
+		d.mu.Lock()
+		d.check.busy = false
+		d.mu.Unlock()
+	}
+	return func() {
+		if !d.crew.do(func(ctx context.Context) { defer done(); d.checkFile(ctx) }, done) {
+			done()
+		}
+	}
+}
+
+// checkFile has the store put right what changed outside, and takes in an
+// identity that can be read again, or no longer.
+func (d *Device) checkFile(ctx context.Context) {
+	err := d.file.Check(ctx)
+	d.note("store", words(err))
+	d.mu.RLock()
+	before := d.damaged != nil
+	d.mu.RUnlock()
+	if now := d.file.Damaged() != nil; now == before {
+		return
+	}
+	d.write.Lock()
+	d.reload()
+	d.write.Unlock()
+	d.nudge()
+}
+
 // saveFloor stores the clock floor if it moved by an hour, or down. Every
 // other commit carries it along; a device that is idle writes nothing.
 func (d *Device) saveFloor() {
 	floor := d.clock.Floor()
 	d.mu.RLock()
 	moved := floor.Sub(d.dev.Floor)
-	skip := !d.enrolled || d.damaged != "" || moved >= 0 && moved < floorStep
+	skip := !d.enrolled || d.damaged != nil || moved >= 0 && moved < floorStep
 	d.mu.RUnlock()
 	if skip {
 		return
 	}
-	if err := d.commit(func(IdentityTx) error { return nil }); err != nil {
+	if err := d.commit(func(*store.IdentityTx) error { return nil }); err != nil {
 		d.emit(Event{Kind: EventStoreFailed, Reason: words(err)})
 	}
 }
 
-func markExposed(mark string) func(IdentityTx) error {
-	return func(tx IdentityTx) error {
+func markExposed(mark string) func(*store.IdentityTx) error {
+	return func(tx *store.IdentityTx) error {
 		dev, err := tx.Device()
 		if err != nil {
 			return err

@@ -10,7 +10,7 @@ import (
 
 // Times of the loop.
 const (
-	tick      = 30 * time.Second // no sleep is longer: clocks step and devices suspend
+	maxTick   = 30 * time.Second // no sleep is longer: clocks step and devices suspend
 	shortest  = 100 * time.Millisecond
 	floorStep = time.Hour // how far the floor moves before it is worth a commit of its own
 )
@@ -161,11 +161,13 @@ func transition(from, to lifecycle.State) string {
 // start begins what is due at now and says how long to sleep.
 func (d *Device) start(now lifecycle.Instant) time.Duration {
 	var due []func()
-	alarm := alarm{now: now, wait: tick}
+	alarm := alarm{now: now, wait: d.tick}
 	d.mu.Lock()
 	if d.op == nil {
-		if job := d.dueBeat(&alarm); job != nil {
-			due = append(due, job)
+		for _, job := range []func(){d.dueCheck(&alarm), d.dueBeat(&alarm)} {
+			if job != nil {
+				due = append(due, job)
+			}
 		}
 		for _, h := range d.holders {
 			if job := d.dueWork(h, &alarm); job != nil {

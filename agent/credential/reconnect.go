@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -40,7 +41,11 @@ func (d *Device) reconnectable(o Onboarding) (dev store.DeviceRecord, before *st
 	}
 	d.mu.RUnlock()
 	switch {
-	case damaged != "":
+	case damaged != nil && !errors.Is(damaged, store.ErrDamaged) && !errors.Is(damaged, store.ErrNotFound):
+		// A newer release's file, or one that cannot be reached at present, is
+		// not given up by mistake.
+		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Damaged, Reason: words(damaged), Fix: store.FixOf(damaged)})
+	case damaged != nil:
 		return dev, nil, nil
 	case !enrolled:
 		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/agent/lifecycle"
+	"postern/store"
 )
 
 // Standing is what one identity can do at this instant, and why. It is a
@@ -102,7 +103,7 @@ func (d *Device) system() *Holder {
 
 // vacant is the standing of a device without the identity in question. mu is held.
 func (d *Device) vacant() Standing {
-	state, _ := lifecycle.Derive(lifecycle.Facts{Damaged: d.damaged}, time.Time{})
+	state, _ := lifecycle.Derive(lifecycle.Facts{Damaged: words(d.damaged)}, time.Time{})
 	st := Standing{State: state, Exposed: d.dev.Exposed}
 	d.explain(&st, nil, lifecycle.Instant{})
 	return st
@@ -111,7 +112,7 @@ func (d *Device) vacant() Standing {
 // facts gathers what Derive needs. mu is held.
 func (d *Device) facts(h *Holder, now lifecycle.Instant) lifecycle.Facts {
 	f := lifecycle.Facts{
-		Damaged: cmp.Or(d.damaged, h.damaged), Moved: d.moved, RejectedAt: h.rejectedAt,
+		Damaged: cmp.Or(words(d.damaged), h.damaged), Moved: d.moved, RejectedAt: h.rejectedAt,
 		LastContact: d.contact.LastContact(now), OfflineAfter: d.o.OfflineAfter, ClockTrusted: now.Trusted,
 	}
 	if c := h.Current(); c != nil {
@@ -153,8 +154,8 @@ func (d *Device) explain(st *Standing, h *Holder, now lifecycle.Instant) {
 	}
 	switch st.State {
 	case lifecycle.Damaged:
-		st.Reason, st.Fix = d.damaged, fixReconnect
-		if d.damaged == "" && h != nil {
+		st.Reason, st.Fix = words(d.damaged), cmp.Or(store.FixOf(d.damaged), fixReconnect)
+		if d.damaged == nil && h != nil {
 			st.Reason = h.damaged
 		}
 	case lifecycle.Unenrolled:
