@@ -118,4 +118,3 @@ func lowestMAC() string {
 	}
 	return lowest.String()
 }
-
