@@ -1,0 +1,64 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestChildsVerdictIsBelieved(t *testing.T) {
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.db")
+	must(t, os.WriteFile(bad, bytes.Repeat([]byte{1}, 9000), 0o600))
+	empty := filepath.Join(dir, "empty.db")
+	must(t, os.WriteFile(empty, nil, 0o600))
+	link := filepath.Join(dir, "link.db")
+	must(t, os.Symlink(bad, link))
+	must(t, childVerify(t.Context(), grown(t)))
+	wantError(t, childVerify(t.Context(), bad), ErrForeign)
+	wantError(t, childVerify(t.Context(), empty), ErrDamaged)
+	wantError(t, childVerify(t.Context(), link), ErrUnsafe)
+	err := childVerify(t.Context(), filepath.Join(dir, "none.db"))
+	if err == nil || errors.Is(err, ErrDamaged) {
+		t.Fatalf("a file that is not there is not damaged: %v", err)
+	}
+}
+
+func TestChildThatDiesOrHangsOrSaysNothingMeansDamage(t *testing.T) {
+	for _, role := range []string{"crash", "hang", "silent"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		verify := Child(func(ctx context.Context, path string) *exec.Cmd { return as(ctx, role, path) })
+		if err := verify(ctx, "x"); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v, want ErrDamaged", role, err)
+		}
+		cancel()
+	}
+}
+
+func TestChildThatCannotBeStartedSaysNothingAboutTheFile(t *testing.T) {
+	verify := Child(func(ctx context.Context, path string) *exec.Cmd {
+		return exec.CommandContext(ctx, "/does/not/exist", path)
+	})
+	if err := verify(t.Context(), "x"); err == nil || errors.Is(err, ErrDamaged) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestEveryVerdictComesBackAsItsError(t *testing.T) {
+	for _, want := range []error{ErrDamaged, ErrForeign, ErrNewer, ErrLocked, ErrUnsafe} {
+		var b bytes.Buffer
+		must(t, WriteVerdict(&b, fmt.Errorf("page 7: it\nsays: %w", want)))
+		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {
+			return exec.CommandContext(ctx, "/bin/sh", "-c", `printf '%s' "$0"; exit 1`, b.String())
+		})
+		if err := verify(t.Context(), "x"); !errors.Is(err, want) {
+			t.Errorf("%v came back as %v", want, err)
+		}
+	}
+}

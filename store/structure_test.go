@@ -1,0 +1,129 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// grown returns a file with branches, overflow pages, inline buckets and a
+// free list of some length.
+func grown(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "cache.db")
+	d := value(Open(context.Background(), path, testKey(t), Options{}))(t)
+	for i := range 120 {
+		must(t, d.Update(func(tx *Tx) error {
+			if i%3 == 0 {
+				if err := Put(tx, "small", fmt.Sprint(i), thing{N: i}); err != nil {
+					return err
+				}
+			}
+			return Put(tx, "big", fmt.Sprintf("%03d", i), thing{N: i, S: strings.Repeat("x", 1+i*i%9000)})
+		}))
+	}
+	must(t, d.Close())
+	return path
+}
+
+func TestHealthyStructuresPass(t *testing.T) {
+	path := grown(t)
+	must(t, VerifyFile(t.Context(), path, Options{}))
+	for _, size := range []int{4096, 16384, 65536} {
+		other := filepath.Join(t.TempDir(), "x.db")
+		b := value(bolt.Open(other, 0o600, &bolt.Options{PageSize: size}))(t)
+		must(t, b.Update(func(tx *bolt.Tx) error {
+			bucket, err := tx.CreateBucket([]byte("b"))
+			for i := range 500 {
+				err = errors.Join(err, bucket.Put(fmt.Append(nil, i), make([]byte, i)))
+			}
+			return err
+		}))
+		must(t, b.Close())
+		content := value(os.ReadFile(other))(t)
+		if err := checkStructure(t.Context(), bytes.NewReader(content), int64(len(content)), otherMaxSize); err != nil {
+			t.Errorf("pages of %d bytes: %v", size, err)
+		}
+	}
+}
+
+// Whatever number in the file is wrong, the reader must come back: no panic,
+// no endless walk, no memory beyond the file's size.
+func TestAnyBrokenNumberIsFoundWithoutHarm(t *testing.T) {
+	content := value(os.ReadFile(grown(t)))(t)
+	content = content[:64<<10]
+	found := 0
+	for at := 0; at+8 <= len(content); at += 8 {
+		for _, bad := range []uint64{0, 0xFFFFFFFFFFFFFFFF, 0x0001000100010001, uint64(at / 4096)} {
+			b := bytes.Clone(content)
+			for i := range 8 {
+				b[at+i] = byte(bad >> (8 * i))
+			}
+			err := checkStructure(t.Context(), bytes.NewReader(b), int64(len(b)), otherMaxSize)
+			if err != nil && !errors.Is(err, ErrDamaged) {
+				t.Fatalf("number at %d: %v, want ErrDamaged", at, err)
+			}
+			if err != nil {
+				found++
+			}
+		}
+		if at > 16<<10 {
+			at += 24
+		}
+	}
+	if found == 0 {
+		t.Fatal("nothing was found")
+	}
+}
+
+func TestVerifyRefusesEachKindOfWrongFile(t *testing.T) {
+	dir := t.TempDir()
+	whole := value(os.ReadFile(grown(t)))(t)
+	m := value(readMeta(bytes.NewReader(whole), int64(len(whole))))(t)
+	path := filepath.Join(dir, "cache.db")
+	for name, c := range map[string]struct {
+		content []byte
+		want    error
+	}{
+		"empty":        {nil, ErrDamaged},
+		"text":         {[]byte("hello, this is no database"), ErrForeign},
+		"long text":    {bytes.Repeat([]byte("no database "), 9000), ErrForeign},
+		"cut short":    {whole[:(m.high-1)*4096], ErrDamaged},
+		"no meta page": {append(make([]byte, 8192), whole[8192:]...), ErrForeign},
+		"meta pages zeroed but for the magic": {append(bytes.Repeat(append(bytes.Clone(whole[:20]), make([]byte, 4076)...), 2),
+			whole[8192:]...), ErrDamaged},
+	} {
+		must(t, os.WriteFile(path, c.content, 0o600))
+		if err := VerifyFile(t.Context(), path, Options{}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	must(t, os.WriteFile(path, whole, 0o600))
+	if err := VerifyFile(t.Context(), path, Options{MaxSize: 4096}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("larger than the limit: %v, want ErrDamaged", err)
+	}
+}
+
+func FuzzStructure(f *testing.F) {
+	content := value(os.ReadFile(grown(f)))(f)
+	f.Add(content[:32<<10], uint16(100), uint64(7))
+	f.Add([]byte{}, uint16(0), uint64(0))
+	f.Fuzz(func(t *testing.T, b []byte, at uint16, number uint64) {
+		b = bytes.Clone(b)
+		if int(at)+8 <= len(b) {
+			for i := range 8 {
+				b[int(at)+i] = byte(number >> (8 * i))
+			}
+		}
+		if err := checkStructure(t.Context(), bytes.NewReader(b), int64(len(b)), 1<<20); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("error %v, want ErrDamaged", err)
+		}
+	})
+}
