@@ -45,6 +45,18 @@ type ConnectRequest struct {
 	Again        bool   `json:"again,omitempty"` // reconnect
 }
 
+// WorkloadRequest is the body of POST /v1/workload.
+type WorkloadRequest struct {
+	Name   string `json:"name"`
+	Rotate bool   `json:"rotate,omitempty"` // make a new secret although there is one
+}
+
+// Workload is the pair of variables of one workload. It holds a secret.
+type Workload struct {
+	Endpoint string `json:"endpoint"` // IDENTITY_ENDPOINT
+	Secret   string `json:"secret"`   // IDENTITY_HEADER
+}
+
 // Progress is one line of a long call's answer.
 type Progress struct {
 	Step  string `json:"step,omitempty"`
@@ -142,13 +154,23 @@ func (c *Client) Wait(ctx context.Context, timeout time.Duration, want ...lifecy
 
 // Token asks for a token.
 func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenAnswer, error) {
-	resp, err := c.do(ctx, http.MethodPost, "/v1/token", r)
+	var a TokenAnswer
+	return a, c.post(ctx, "/v1/token", r, &a)
+}
+
+// Workload makes the secret of a workload and returns its variables.
+func (c *Client) Workload(ctx context.Context, r WorkloadRequest) (Workload, error) {
+	var w Workload
+	return w, c.post(ctx, "/v1/workload", r, &w)
+}
+
+func (c *Client) post(ctx context.Context, path string, body, into any) error {
+	resp, err := c.do(ctx, http.MethodPost, path, body)
 	if err != nil {
-		return TokenAnswer{}, err
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	var a TokenAnswer
-	return a, json.NewDecoder(resp.Body).Decode(&a)
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // Audit calls f with each record's line.

@@ -53,6 +53,7 @@ func (s *Server) routes() http.Handler {
 		{"GET /v1/wait", anyone, s.wait},
 		{"POST /v1/token", reader, s.token},
 		{"GET /v1/audit", administrator, s.audit},
+		{"POST /v1/workload", administrator, s.workload},
 		{"POST /v1/connect", administrator, s.connect},
 		{"POST /v1/disconnect", administrator, s.disconnect},
 		{"POST /v1/renew", administrator, s.renew},
@@ -168,6 +169,18 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, peer platform.Pee
 		return err
 	}
 	return writeJSON(w, answer)
+}
+
+func (s *Server) workload(w http.ResponseWriter, r *http.Request, _ platform.Peer) error {
+	var req WorkloadRequest
+	if err := readJSON(r, maxRequest, &req); err != nil {
+		return err
+	}
+	pair, err := s.agent.Workload(req.Name, req.Rotate)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, pair)
 }
 
 func (s *Server) audit(w http.ResponseWriter, r *http.Request, _ platform.Peer) error {

@@ -31,7 +31,9 @@ type Agent interface {
 	Status() Status
 	// Token answers as the endpoint would, grants included.
 	Token(ctx context.Context, r TokenRequest, caller token.Caller) (TokenAnswer, error)
-	// Connect, Reconnect, Disconnect, Renew, Adopt and Reset change the device;
+	// Workload makes, or with rotate replaces, the secret of a workload.
+	Workload(name string, rotate bool) (Workload, error)
+	// Connect, Disconnect, Renew, Adopt and Reset change the device;
 	// step is called with one line per step taken.
 	Connect(ctx context.Context, r ConnectRequest, step func(string)) error
 	Disconnect(ctx context.Context, localOnly bool, step func(string)) error

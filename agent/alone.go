@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"postern/agent/config"
+	"postern/agent/control"
+	"postern/platform"
+)
+
+// alone does a verb's work on the databases when no agent runs. The lock on
+// them keeps two from doing it at once.
+func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error) error {
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return err
+	}
+	log := newLog(cfg, c.stderr)
+	host, err := newHost(hostOptions(cfg, log))
+	if err != nil {
+		return hostFault(err)
+	}
+	if err := c.becomeUser(host, cfg); err != nil {
+		return err
+	}
+	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, g), g.close())
+}
+
+// accountHolder is a host on which root can become another account.
+type accountHolder interface {
+	Prepare(account string) error
+	Drop(account string) error
+}
+
+// becomeUser makes root the agent's account where the configuration names one:
+// what it writes must belong to the agent.
+func (c *cli) becomeUser(host platform.Host, cfg config.Config) error {
+	h, can := host.(accountHolder)
+	if cfg.User == "" || !can || !platformRoot() {
+		return nil
+	}
+	if err := h.Prepare(cfg.User); err != nil {
+		return accessFault("user", err)
+	}
+	if err := h.Drop(cfg.User); err != nil {
+		return control.NewFault(control.ExitPermission, "user", "sudo postern run --user "+cfg.User, "become %s: %w", cfg.User, err)
+	}
+	return nil
+}
+
+func hostFault(err error) error {
+	if errors.Is(err, platform.ErrNoGroup) {
+		return control.NewFault(control.ExitUsage, "group-missing", "sudo groupadd --system himds   # or set group in the configuration", "%w", err)
+	}
+	return err
+}

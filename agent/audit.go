@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) auditVerb() *cobra.Command {
+	var follow, verify bool
+	var from uint64
+	long, example := manual("Show who took which token: one JSON record a line, oldest first.",
+		[]string{"sudo postern audit", "sudo postern audit --verify"}, "0 shown; 1 the chain is broken; 3 no agent runs; 7 not permitted")
+	cmd := &cobra.Command{
+		Use: "audit", Short: "Show who took which token", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			if verify {
+				return c.verifyAudit(cmd.Context(), client)
+			}
+			err = client.Audit(cmd.Context(), from, follow, func(line []byte) error {
+				_, werr := c.stdout.Write(append(line, '\n'))
+				return werr
+			})
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for new records")
+	cmd.Flags().BoolVar(&verify, "verify", false, "walk the chain of digests instead of printing")
+	cmd.Flags().Uint64Var(&from, "from", 0, "first sequence `number`")
+	return cmd
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"postern/agent/authority/site"
+	"postern/agent/config"
+	"postern/agent/control"
+	"postern/platform"
+	"postern/store"
+)
+
+// authorityFlags say which site authority is meant.
+type authorityFlags struct {
+	dir string
+}
+
+// registrar is what the verbs ask of a site authority: the running one, by its
+// admin socket, or the files themselves when none runs.
+type registrar interface {
+	Info(context.Context) (site.Info, error)
+	Machines(context.Context) ([]site.Machine, error)
+	Identities(context.Context) ([]site.Identity, error)
+	CreateClaim(context.Context, site.ClaimRequest) (site.Claim, error)
+	CreateIdentity(ctx context.Context, name, group string) (site.Identity, error)
+	DeleteIdentity(ctx context.Context, name string, force bool) error
+	Assign(ctx context.Context, identity, machine string) error
+	RenewAssignment(ctx context.Context, identity, machine string) error
+	Unassign(ctx context.Context, identity, machine string) error
+	DeleteMachine(ctx context.Context, name string) error
+	RevokeMachine(ctx context.Context, name string) error
+	RevokeCertificate(ctx context.Context, serial string) error
+	AddResource(context.Context, site.Resource) error
+	RemoveResource(ctx context.Context, identifier string) error
+	Resources(context.Context) ([]site.Resource, error)
+	Audit(context.Context, site.AuditQuery) (site.AuditPage, error)
+}
+
+var (
+	_ registrar = (*site.Authority)(nil)
+	_ registrar = (*site.Admin)(nil)
+)
+
+func (c *cli) authorityVerb() *cobra.Command {
+	f := new(authorityFlags)
+	parent := &cobra.Command{
+		Use: "authority", Short: "The site authority: certificates and tokens for a plant of its own",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	parent.PersistentFlags().StringVar(&f.dir, "dir", "", "`directory` of the authority's database (default "+defaultHost.State+"-authority)")
+	parent.AddCommand(c.authorityRunVerb(f), c.authorityStatusVerb(f), c.authorityClaimVerb(f), c.authorityIdentityVerb(f),
+		c.authorityMachineVerb(f), c.authorityResourceVerb(f), c.authorityRevokeVerb(f), c.authorityAuditVerb(f))
+	return parent
+}
+
+// place is where one authority keeps its things.
+func (f *authorityFlags) place() (string, error) {
+	if f.dir == "" {
+		return defaultHost.State + "-authority", nil
+	}
+	return filepath.Abs(f.dir)
+}
+
+func adminSocket(dir string) string { return controlAddress(filepath.Join(dir, "run")) }
+
+func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
+	var listen, url string
+	var names []string
+	long, example := manual("Be the site authority until SIGTERM. It makes its own root at the first start.",
+		[]string{"sudo postern authority run", "sudo postern authority run --listen 192.0.2.10:8443 --url https://ca.site.local:8443"}, "0 stopped; 1 the address is taken; 7 permission")
+	cmd := &cobra.Command{
+		Use: "run", Short: "Be the site authority", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if url == "" {
+				url = "https://" + listen
+			}
+			return c.runAuthority(cmd.Context(), f, listen, url, names)
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "`address` to answer on")
+	cmd.Flags().StringVar(&url, "url", "", "`URL` under which devices reach it (default https:// and the address)")
+	cmd.Flags().StringSliceVar(&names, "name", nil, "further `names` in its server certificate")
+	return cmd
+}
+
+func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, listen, url string, names []string) error {
+	o, err := c.openAuthority(ctx, f, url, names)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = o.authority.Close() }()
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return control.NewFault(control.ExitFailed, "port-owner", "postern authority run --listen ANOTHER", "authority: %w", err)
+	}
+	run := filepath.Join(o.dir, "run")
+	if err := o.host.Secure(run, platform.Private); err != nil {
+		return errors.Join(accessFault("runtime-dir", err), l.Close())
+	}
+	admin, err := o.host.Listen(ctx, platform.Listener{Name: "authority-admin", Network: "unix", Address: adminSocket(o.dir), Access: platform.Private})
+	if err != nil {
+		return errors.Join(listenFault(err), l.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return o.authority.Serve(ctx, l) })
+	group.Go(func() error { return o.authority.ServeAdmin(ctx, admin) })
+	o.host.Notify("READY=1")
+	info, err := o.authority.Info(ctx)
+	if err != nil {
+		return err
+	}
+	c.say("site authority on %s, root %s", info.URL, info.RootSHA256)
+	c.say("next: sudo postern authority claim MACHINE%s", f.flag())
+	return group.Wait()
+}
+
+func (f *authorityFlags) flag() string {
+	if f.dir == "" {
+		return ""
+	}
+	return " --dir " + f.dir
+}
+
+// ownedAuthority is an authority whose files this process has open.
+type ownedAuthority struct {
+	authority *site.Authority
+	host      platform.Host
+	dir       string
+}
+
+// openAuthority opens the files. An empty url is the one that stands in them.
+func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, url string, names []string) (*ownedAuthority, error) {
+	dir, err := f.place()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load("", nil, config.Override{Key: "state_dir", Value: dir, Flag: "--dir"},
+		config.Override{Key: "runtime_dir", Value: filepath.Join(dir, "run"), Flag: "--dir"})
+	if err != nil {
+		return nil, err
+	}
+	limits(cfg)
+	log := newLog(cfg, c.stderr)
+	options := hostOptions(cfg, log)
+	options.Group = ""
+	host, err := newHost(options)
+	if err != nil {
+		return nil, hostFault(err)
+	}
+	if err := host.Secure(dir, platform.Private); err != nil {
+		return nil, accessFault("state-dir-access", err)
+	}
+	g := &graph{cfg: cfg, host: host, log: log}
+	a, err := site.Open(ctx, dir, site.Options{
+		URL: url, Names: names, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version,
+		Administrator: func(conn net.Conn) (string, bool) {
+			p := host.Peer(conn)
+			return p.String(), host.Administrator(p)
+		},
+	})
+	if err != nil {
+		return nil, authorityOpenFault(err, f)
+	}
+	return &ownedAuthority{authority: a, host: host, dir: dir}, nil
+}
+
+func authorityOpenFault(err error, f *authorityFlags) error {
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return control.NewFault(control.ExitFailed, "authority-running", "postern authority status"+f.flag(), "authority: %w", err)
+	case errors.Is(err, fs.ErrPermission):
+		return control.NewFault(control.ExitPermission, "authority-permission", "run the command again with sudo", "authority: %w", err)
+	}
+	return fmt.Errorf("authority: %w", err)
+}
+
+// ask gives f the running authority, or its files when none runs.
+func (c *cli) ask(ctx context.Context, flags *authorityFlags, f func(context.Context, registrar) error) error {
+	dir, err := flags.place()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	conn, err := dialControl(ctx, adminSocket(dir))
+	if err == nil {
+		_ = conn.Close() // only to see whether somebody answers
+		admin := site.NewAdmin(func(ctx context.Context) (net.Conn, error) { return dialControl(ctx, adminSocket(dir)) })
+		return authorityFault(f(ctx, admin))
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+		return control.NewFault(control.ExitPermission, "authority-permission", "run the command again with sudo", "authority: %w", err)
+	}
+	return control.NewFault(control.ExitNotRunning, "authority-not-running", "sudo postern authority run"+flags.flag(),
+		"authority: none is running in %s", dir)
+}
+
+// authorityFault words the refusals of an authority.
+func authorityFault(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, site.ErrNotFound):
+		return control.NewFault(control.ExitFailed, "not-found", "postern authority machine list; postern authority identity list", "authority: %w", err)
+	case errors.Is(err, site.ErrExists):
+		return control.NewFault(control.ExitFailed, "exists", "postern authority claim MACHINE --reonboard   # gives an existing machine a new key", "authority: %w", err)
+	case errors.Is(err, site.ErrInvalid):
+		return control.NewFault(control.ExitUsage, "invalid", "postern authority --help", "authority: %w", err)
+	}
+	return fmt.Errorf("authority: %w", err)
+}

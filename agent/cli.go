@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+// cli is one invocation: its streams and the flags that mean the same in every verb.
+type cli struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	config                          string
+	stateDir, tokensDir, runtimeDir string
+	json, verbose                   bool
+}
+
+// root builds the verb table.
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "postern",
+		Short:             "Identity for every program on this device, online and offline",
+		Long:              "Postern gives every program on this device an identity without a secret in its code.\nIt answers the localhost protocols that Azure programs speak, online and offline.",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.config, "config", "", "configuration `file` (default /etc/postern/postern.toml, or $POSTERN_CONFIG)")
+	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` of the databases")
+	flags.StringVar(&c.tokensDir, "tokens-dir", "", "`directory` of the challenge files")
+	flags.StringVar(&c.runtimeDir, "runtime-dir", "", "`directory` of the control socket")
+	flags.BoolVar(&c.json, "json", false, "data as JSON, one document a line")
+	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show causes")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s",
+			cmd.CommandPath(), err, nearestFlag(cmd, err))
+	})
+	root.AddCommand(c.verbs()...)
+	for _, cmd := range allCommands(root) {
+		wrapArgs(cmd)
+	}
+	return root
+}
+
+func (c *cli) verbs() []*cobra.Command {
+	return []*cobra.Command{
+		c.devVerb(), c.runVerb(), c.connectVerb(), c.reconnectVerb(), c.disconnectVerb(),
+		c.statusVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
+		c.envVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
+		c.storeVerb(), c.versionVerb(), c.completionVerb(),
+	}
+}
+
+func allCommands(root *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{root}
+	for _, child := range root.Commands() {
+		all = append(all, allCommands(child)...)
+	}
+	return all
+}
+
+// wrapArgs turns a wrong number of arguments or an unknown verb into a usage error.
+func wrapArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w", cmd.CommandPath(), err)
+		}
+		return nil
+	}
+}
+
+// nearestFlag suggests the flag that an unknown one was probably meant to be.
+func nearestFlag(cmd *cobra.Command, err error) string {
+	_, unknown, found := strings.Cut(err.Error(), "unknown flag: --")
+	if !found {
+		return ""
+	}
+	best, distance := "", 4
+	for _, word := range strings.Fields(cmd.Flags().FlagUsages()) {
+		name, isFlag := strings.CutPrefix(word, "--")
+		if !isFlag {
+			continue
+		}
+		if d := editDistance(name, unknown); d < distance {
+			best, distance = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean --%s?)", best)
+}
+
+func (c *cli) printJSON(v any) error { return json.NewEncoder(c.stdout).Encode(v) }
+
+// say writes words for a person; with --json stdout carries data alone, and
+// words go to stderr in any case.
+func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, format+"\n", args...) }
+
+// tick reports one step of a longer verb.
+func (c *cli) tick(step string) { c.say("✓ %s", step) }
+
+// print writes data to stdout.
+func (c *cli) print(format string, args ...any) { _, _ = fmt.Fprintf(c.stdout, format+"\n", args...) }
+
+// manual is a verb's help: a sentence, two examples and its exit codes.
+func manual(what string, examples []string, exits string) (long, example string) {
+	return what + "\n\nExit codes: " + exits + ".", "  " + strings.Join(examples, "\n  ")
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) configVerb() *cobra.Command {
+	parent := &cobra.Command{
+		Use: "config", Short: "Look at the configuration",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	long, example := manual("Check the configuration file and say what is wrong, by line.", []string{"postern config check", "postern config check --config /tmp/postern.toml"}, "0 valid; 2 not valid")
+	parent.AddCommand(&cobra.Command{
+		Use: "check", Short: "Check the file", Long: long, Example: example,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := c.loadConfig()
+			if err != nil {
+				return err
+			}
+			c.say("✓ %s", orWord(cfg.Path(), "no configuration file: the defaults"))
+			return nil
+		},
+	})
+	var defaults bool
+	long, example = manual("Print the effective configuration and where each value comes from, or with --defaults a commented file with every key.",
+		[]string{"postern config print", "postern config print --defaults | sudo tee /etc/postern/postern.toml"}, "0 printed; 2 not valid")
+	show := &cobra.Command{
+		Use: "print", Short: "Print the effective configuration", Long: long, Example: example,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := c.loadConfig()
+			if err != nil {
+				return err
+			}
+			return cfg.Print(c.stdout, defaults)
+		},
+	}
+	show.Flags().BoolVar(&defaults, "defaults", false, "every key with its default, commented")
+	parent.AddCommand(show)
+	return parent
+}

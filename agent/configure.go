@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"postern/agent/config"
+	"postern/agent/control"
+	"postern/platform"
+)
+
+// loadConfig reads the configuration file under the flags. A file that was
+// named must exist; the default one may be missing.
+func (c *cli) loadConfig(more ...config.Override) (config.Config, error) {
+	path, named := c.config, c.config != ""
+	if !named {
+		path = os.Getenv("POSTERN_CONFIG")
+		named = path != ""
+	}
+	if !named {
+		path = defaultHost.Config
+	}
+	overrides := append(c.overrides(), more...)
+	cfg, err := config.Load(path, readConfig, overrides...)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		cfg, err = config.Load("", nil, overrides...)
+	}
+	if err != nil {
+		return config.Config{}, configFault(path, err)
+	}
+	return cfg, nil
+}
+
+func configFault(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return control.NewFault(control.ExitUsage, "config-missing", "postern config print --defaults | sudo tee "+path, "config: %w", err)
+	}
+	var open *openConfigError
+	if errors.As(err, &open) {
+		return control.NewFault(control.ExitUsage, "config-owner", "sudo chmod go-w "+open.path, "config: %w", err)
+	}
+	return control.NewFault(control.ExitUsage, "config-valid", "postern config print --defaults   # shows every key", "%w", err)
+}
+
+// overrides are the flags that stand for keys of the file. A state directory
+// of its own takes the runtime directory with it, so that two instances do not
+// meet in one socket.
+func (c *cli) overrides() []config.Override {
+	var list []config.Override
+	set := func(key, value, flag string) {
+		if value != "" {
+			if abs, err := filepath.Abs(value); err == nil {
+				value = abs
+			}
+			list = append(list, config.Override{Key: key, Value: value, Flag: flag})
+		}
+	}
+	set("state_dir", c.stateDir, "--state-dir")
+	set("tokens_dir", c.tokensDir, "--tokens-dir")
+	runtime := c.runtimeDir
+	if runtime == "" && c.stateDir != "" {
+		runtime = filepath.Join(c.stateDir, "run")
+	}
+	set("runtime_dir", runtime, "--runtime-dir")
+	return list
+}
+
+// openConfigError refuses a configuration that others could have written.
+type openConfigError struct {
+	path string
+	mode fs.FileMode
+}
+
+func (e *openConfigError) Error() string {
+	return fmt.Sprintf("%s can be written by other users (mode %04o)", e.path, e.mode.Perm())
+}
+
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	if othersMayWrite(info.Mode()) {
+		return nil, &openConfigError{path: path, mode: info.Mode()}
+	}
+	return io.ReadAll(io.LimitReader(f, config.MaxSize+1))
+}
+
+// controlPath is where the agent of cfg listens for verbs.
+func controlPath(cfg config.Config) string {
+	dir := cfg.RuntimeDir
+	if dir == "" {
+		dir = defaultHost.Runtime
+	}
+	return controlAddress(dir)
+}
+
+// newLog writes to w in the configured form. The init system's journal adds
+// the time itself.
+func newLog(cfg config.Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // validated by config
+	options := &slog.HandlerOptions{Level: level}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	if cfg.Log == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// hostOptions turns the configuration into the platform's words.
+func hostOptions(cfg config.Config, log *slog.Logger) platform.Options {
+	return platform.Options{
+		StateDir: cfg.StateDir, RuntimeDir: cfg.RuntimeDir, TokensDir: cfg.TokensDir,
+		Config: cfg.Path(), Group: cfg.Group, Log: log,
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+// onboarding is what connect and reconnect take.
+type onboarding struct {
+	authority, root, claimFile string
+}
+
+func (o *onboarding) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&o.authority, "authority", "", "`URL` of the authority (default: as the claim says)")
+	flags.StringVar(&o.root, "root-sha256", "", "SHA-256 `fingerprint` of the authority's root certificate (default: as the claim says)")
+	flags.StringVar(&o.claimFile, "claim-file", "", "`file` with the claim, - for stdin (default: $CREDENTIALS_DIRECTORY/postern.claim)")
+}
+
+func (c *cli) connectVerb() *cobra.Command {
+	var o onboarding
+	long, example := manual("Give this device an identity: a new key is made here, and the claim is traded for its certificate.",
+		[]string{"sudo postern connect --claim-file claim", "ssh ca postern authority claim gw-0042 | sudo postern connect --claim-file -"},
+		"0 connected; 1 failed; 2 usage; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
+	cmd := &cobra.Command{
+		Use: "connect", Short: "Give this device an identity", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o, false) },
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func (c *cli) reconnectVerb() *cobra.Command {
+	var o onboarding
+	long, example := manual("Give this device's identity a new key and certificate, when it is Expired, Rejected or was exposed. The claim must be one for re-onboarding.",
+		[]string{"sudo postern reconnect --claim-file claim"},
+		"0 connected; 1 failed; 2 usage; 4 there is no identity; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
+	cmd := &cobra.Command{
+		Use: "reconnect", Short: "Give this device's identity a new key", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o, true) },
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// onboard lets the running agent do the work, or does it on the databases itself.
+func (c *cli) onboard(ctx context.Context, o onboarding, again bool) error {
+	claim, err := c.secret("--claim-file", o.claimFile, "postern.claim")
+	if err != nil {
+		return err
+	}
+	req := control.ConnectRequest{AuthorityURL: o.authority, RootSHA256: o.root, Claim: claim.Reveal(), Again: again}
+	running, err := c.viaAgent(ctx, "connect", req)
+	if !running {
+		err = c.alone(ctx, func(ctx context.Context, g *graph) error { return g.Connect(ctx, req, c.tick) })
+	}
+	if err != nil {
+		return err
+	}
+	if running {
+		c.say("next: postern check")
+	} else {
+		c.say("next: sudo postern run   # or: sudo systemctl start postern")
+	}
+	return nil
+}

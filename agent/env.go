@@ -1,0 +1,117 @@
+package main
+
+import (
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+// variables are what a program needs to find the endpoint, in the order in
+// which other software parses them.
+type variables []struct{ name, value string }
+
+// arcEnv is the pair of the Arc flavour: always both, and never
+// IDENTITY_HEADER beside them, which would select another source.
+func arcEnv(address string) variables {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		port = "40342"
+	}
+	return variables{
+		{"IDENTITY_ENDPOINT", "http://localhost:" + port + "/metadata/identity/oauth2/token"},
+		{"IMDS_ENDPOINT", "http://localhost:" + port},
+	}
+}
+
+// withProxy adds NO_PROXY where a proxy would capture calls to this machine.
+func (v variables) withProxy() variables {
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"} {
+		if os.Getenv(name) != "" {
+			return append(v, struct{ name, value string }{"NO_PROXY", "localhost,127.0.0.1,::1,169.254.169.254"})
+		}
+	}
+	return v
+}
+
+func (v variables) dotenv() string { return v.lines("") }
+func (v variables) shell() string  { return strings.TrimSuffix(v.lines("export "), "\n") }
+
+func (v variables) lines(prefix string) string {
+	var s strings.Builder
+	for _, x := range v {
+		s.WriteString(prefix + x.name + "=" + x.value + "\n")
+	}
+	return s.String()
+}
+
+func (v variables) systemd() string {
+	quoted := make([]string, 0, len(v))
+	for _, x := range v {
+		quoted = append(quoted, `"`+x.name+"="+x.value+`"`)
+	}
+	return "Environment=" + strings.Join(quoted, " ")
+}
+
+func (c *cli) envVerb() *cobra.Command {
+	var format string
+	var rotate bool
+	long, example := manual("Print the variables with which a program finds the endpoint. With the name of a [[workload]] of the configuration, print its own pair; "+
+		"its secret is printed once, when it is made, and kept as a digest only.",
+		[]string{"eval \"$(postern env)\"", "sudo postern env telemetry --rotate --format dotenv > telemetry.env"}, "0 printed; 1 the secret was printed before; 2 usage; 7 not permitted")
+	cmd := &cobra.Command{
+		Use: "env [WORKLOAD]", Short: "Print the variables that programs need", Long: long, Example: example, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vars, err := c.variables(cmd, args, rotate)
+			if err != nil {
+				return err
+			}
+			return c.printVariables(vars.withProxy(), format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "sh", "sh, dotenv or systemd")
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "make a new secret; the old one works for 10 more minutes")
+	return cmd
+}
+
+func (c *cli) variables(cmd *cobra.Command, args []string, rotate bool) (variables, error) {
+	if len(args) == 0 {
+		cfg, err := c.loadConfig()
+		if err != nil {
+			return nil, err
+		}
+		return arcEnv(cfg.Arc.Listen[0]), nil
+	}
+	client, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	w, err := client.Workload(cmd.Context(), control.WorkloadRequest{Name: args[0], Rotate: rotate})
+	if err != nil {
+		return nil, err
+	}
+	return variables{{"IDENTITY_ENDPOINT", w.Endpoint}, {"IDENTITY_HEADER", w.Secret}}, nil
+}
+
+func (c *cli) printVariables(v variables, format string) error {
+	switch {
+	case c.json:
+		doc := map[string]string{}
+		for _, x := range v {
+			doc[x.name] = x.value
+		}
+		return c.printJSON(doc)
+	case format == "sh":
+		c.print("%s", v.shell())
+	case format == "dotenv":
+		c.print("%s", strings.TrimSuffix(v.dotenv(), "\n"))
+	case format == "systemd":
+		c.print("%s", v.systemd())
+	default:
+		return control.NewFault(control.ExitUsage, "usage", "postern env --format sh", "env: there is no format %q", format)
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"postern/platform"
+	"postern/platform/linux"
+)
+
+const (
+	targetOS = "linux"
+	osType   = "Linux" // as the instance documents spell it
+)
+
+// defaultHost is where things are unless the configuration says otherwise.
+var defaultHost = platform.Dirs{
+	State: linux.DefaultStateDir, Runtime: linux.DefaultRuntimeDir,
+	TokensLiteral: linux.DefaultTokensLiteral, Config: linux.DefaultConfig,
+}
+
+func newHost(o platform.Options) (platform.Host, error) { return linux.New(o) }
+
+func controlAddress(runtime string) string { return filepath.Join(runtime, "control.sock") }
+
+func dialControl(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
+}
+
+func othersMayRead(m fs.FileMode) bool  { return m.Perm()&0o077 != 0 }
+func othersMayWrite(m fs.FileMode) bool { return m.Perm()&0o022 != 0 }
+
+func platformRoot() bool { return os.Geteuid() == 0 }
+
+// restrictVerifier bounds the process that checks a database: a damaged file
+// must not make it eat the machine. Less than 128 MiB stops any Go program at
+// its start.
+func restrictVerifier() {
+	const data = 128 << 20
+	_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: data, Max: data})
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+}

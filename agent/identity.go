@@ -1,0 +1,69 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+func (c *cli) identityVerb() *cobra.Command {
+	parent := &cobra.Command{
+		Use: "identity", Short: "The identities on this device",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	long, example := manual("List the identities on this device.", []string{"postern identity list", "postern identity list --json"}, "0 listed; 3 no agent runs")
+	parent.AddCommand(&cobra.Command{
+		Use: "list", Short: "List them", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := c.status(cmd)
+			if err != nil {
+				return err
+			}
+			for _, id := range st.Identities {
+				if c.json {
+					if err := c.printJSON(id); err != nil {
+						return err
+					}
+					continue
+				}
+				c.print("%s", identityRow(id))
+			}
+			return nil
+		},
+	})
+	long, example = manual("Show one identity, by name or client id.", []string{"postern identity show telemetry"}, "0 shown; 1 unknown; 3 no agent runs")
+	parent.AddCommand(&cobra.Command{
+		Use: "show NAME|CLIENT-ID", Short: "Show one", Long: long, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := c.status(cmd)
+			if err != nil {
+				return err
+			}
+			for _, id := range st.Identities {
+				if id.Name == args[0] || strings.EqualFold(id.ClientID, args[0]) {
+					return c.printJSON(id)
+				}
+			}
+			return control.NewFault(control.ExitFailed, "unknown-identity", "postern identity list", "identity: there is no %q on this device", args[0])
+		},
+	})
+	return parent
+}
+
+func (c *cli) status(cmd *cobra.Command) (control.Status, error) {
+	client, err := c.client()
+	if err != nil {
+		return control.Status{}, err
+	}
+	return client.Status(cmd.Context())
+}
+
+func identityRow(id control.Identity) string {
+	row := []string{id.Kind, id.Name, id.State.String(), "client_id=" + id.ClientID}
+	if id.ResourceID != "" {
+		row = append(row, "resource_id="+id.ResourceID)
+	}
+	return strings.Join(row, "  ")
+}

@@ -1,0 +1,5 @@
+package main
+
+import "strings"
+
+func joined(values []string) string { return strings.Join(values, ",") }

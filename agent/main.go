@@ -1,0 +1,69 @@
+// Postern gives every program on a device an identity without a secret in its
+// code: it keeps a certificate per identity, trades it for tokens at an
+// authority, and answers the localhost protocols that Azure programs speak.
+//
+// This package holds the verbs and the wiring; each verb is one file. What the
+// verbs do lives in the rooms below.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"postern/agent/control"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit code and never ends the process.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return control.ExitDone
+	}
+	return c.explain(err)
+}
+
+// explain prints an error for a person (or one JSON line with --json) and
+// returns its exit code.
+func (c *cli) explain(err error) int {
+	var quiet exitCode
+	if errors.As(err, &quiet) {
+		return int(quiet)
+	}
+	f := control.AsFault(err)
+	if c.json {
+		if len(f.Chain) == 0 {
+			f.Chain = control.CauseChain(err)
+		}
+		_ = c.printJSON(f)
+		return f.Exit
+	}
+	_, _ = fmt.Fprintf(c.stderr, "postern: %s\n", f.Message)
+	if f.Fix != "" {
+		_, _ = fmt.Fprintf(c.stderr, "fix: %s\n", f.Fix)
+	}
+	if c.verbose {
+		for _, cause := range control.CauseChain(err) {
+			_, _ = fmt.Fprintf(c.stderr, "  because: %s\n", cause)
+		}
+	}
+	return f.Exit
+}
+
+// exitCode ends a verb that has said all there is to say with its output.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }

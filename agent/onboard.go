@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"postern/agent/authority/stepca"
+	"postern/agent/control"
+	"postern/agent/credential"
+	"postern/agent/lifecycle"
+	"postern/store"
+)
+
+// Connect implements control.Agent: it gives the device an identity, or with
+// Again a new key for the one it has. The claim alone is enough; what the
+// request or the configuration names must agree with it.
+func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func(string)) error {
+	verb := "connect"
+	if r.Again {
+		verb = "reconnect"
+	}
+	claim, err := stepca.ParseClaim(store.NewSecret(r.Claim))
+	if err != nil {
+		return control.NewFault(control.ExitUsage, "claim", "postern authority claim MACHINE   # on the authority, makes a new one", "%s: %w", verb, err)
+	}
+	o := credential.Onboarding{
+		AuthorityURL: first(r.AuthorityURL, g.cfg.Authority.URL, claim.URL),
+		RootSHA256:   first(r.RootSHA256, g.cfg.Authority.RootSHA256, claim.RootSHA256),
+		Claim:        store.NewSecret(r.Claim),
+		Steps:        step,
+	}
+	if o.RootSHA256 == "" {
+		return control.NewFault(control.ExitUsage, "no-root", "postern "+verb+" --root-sha256 FINGERPRINT …",
+			"%s: the claim does not carry the fingerprint of the authority's root, so the authority cannot be told from another", verb)
+	}
+	if o.RootPEM, err = g.upstream.root(ctx, o.AuthorityURL, o.RootSHA256); err != nil {
+		return upstreamFault(verb, err)
+	}
+	step(fmt.Sprintf("authority %s reached, its root is the one that was named", o.AuthorityURL))
+	if id := staticIdentities(g.cfg); len(id) > 0 {
+		o.Identity = id[0]
+	}
+	do := g.device.Connect
+	if r.Again {
+		do = g.device.Reconnect
+	}
+	standing, err := do(ctx, o)
+	if err != nil {
+		return problemFault(verb, err)
+	}
+	step(fmt.Sprintf("certificate until %s, client id %s", standing.NotAfter.Format("2006-01-02"), standing.Identity.ClientID))
+	return nil
+}
+
+// Disconnect implements control.Agent.
+func (g *graph) Disconnect(ctx context.Context, localOnly bool, step func(string)) error {
+	ids := g.device.List()
+	if err := g.device.Disconnect(ctx, localOnly, step); err != nil {
+		return problemFault("disconnect", err)
+	}
+	g.forget(ids)
+	if err := g.cache.Drop(); err != nil {
+		return fmt.Errorf("disconnect: the keys are destroyed, the tokens are not: %w", err)
+	}
+	step("keys and tokens are destroyed")
+	return nil
+}
+
+func (g *graph) forget(ids []credential.Standing) {
+	for _, id := range ids {
+		g.broker.Forget(id.Identity.ClientID)
+	}
+}
+
+// Renew implements control.Agent: one identity, or all of them.
+func (g *graph) Renew(ctx context.Context, clientID string, step func(string)) error {
+	done := 0
+	for _, id := range g.device.List() {
+		if clientID != "" && clientID != id.Identity.ClientID {
+			continue
+		}
+		done++
+		if err := g.device.Renew(ctx, id.Identity.ClientID, step); err != nil {
+			return problemFault("renew", err)
+		}
+	}
+	if done == 0 {
+		return control.NewFault(control.ExitUnenrolled, "unknown-identity", "postern identity list", "renew: there is no such identity on this device")
+	}
+	return nil
+}
+
+// Adopt implements control.Agent.
+func (g *graph) Adopt(ctx context.Context, step func(string)) error {
+	if err := g.device.Adopt(ctx); err != nil {
+		return problemFault("adopt", err)
+	}
+	step("the identity belongs to this hardware now")
+	return nil
+}
+
+// Reset implements control.Agent: what is "cache", "enrolment" or "all".
+func (g *graph) Reset(ctx context.Context, what string, step func(string)) error {
+	if what == "enrolment" || what == "all" {
+		ids := g.device.List()
+		if err := g.device.Disconnect(ctx, true, step); err != nil && !errors.Is(err, credential.ErrNotConnected) {
+			return problemFault("reset", err)
+		}
+		g.forget(ids)
+		step("identity and keys are destroyed here; the authority was not told")
+	}
+	for _, id := range g.broker.List() {
+		g.broker.Forget(id.ClientID)
+	}
+	if err := g.cache.Drop(); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	step("tokens are gone")
+	return nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// problemFault words what stopped a verb; the exit code follows from the state
+// or the class that stood in the way.
+func problemFault(verb string, err error) error {
+	var p *credential.Problem
+	if !errors.As(err, &p) {
+		return upstreamFault(verb, err)
+	}
+	exit := control.ExitFailed
+	switch {
+	case p.State != 0:
+		exit = control.StateExit(p.State)
+	case errors.Is(err, credential.ErrNotConnected):
+		exit = control.ExitUnenrolled
+	case lifecycleError(err) != nil:
+		exit = classExit(lifecycleError(err).Class)
+	}
+	if exit == control.ExitDone {
+		exit = control.ExitFailed
+	}
+	return control.NewFault(exit, p.ID, p.Fix, "%w", err)
+}
+
+func lifecycleError(err error) *lifecycle.Error {
+	var e *lifecycle.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
+
+func upstreamFault(verb string, err error) error {
+	e := lifecycleError(err)
+	if e == nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), "postern check --only authority-reach", "%s: %w", verb, err)
+}
+
+func classExit(c lifecycle.Class) int {
+	switch c {
+	case lifecycle.ClassTransient, lifecycle.ClassClock:
+		return control.ExitOffline
+	case lifecycle.ClassRejected, lifecycle.ClassDenied:
+		return control.ExitRejected
+	}
+	return control.ExitFailed
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+func (c *cli) resetVerb() *cobra.Command {
+	var cache, enrolment, all, yes bool
+	long, example := manual("Remove local state: the cache (tokens, audit), the enrolment (identity and keys; the authority is not told), or both.",
+		[]string{"sudo postern reset --cache", "sudo postern reset --all --yes"}, "0 removed; 1 failed; 2 usage; 7 not permitted")
+	cmd := &cobra.Command{
+		Use: "reset", Short: "Remove local state", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			what, err := resetTarget(cache, enrolment, all)
+			if err != nil {
+				return err
+			}
+			if what != "cache" {
+				if err := c.confirm(yes, "This destroys the identity's keys. Go on?"); err != nil {
+					return err
+				}
+			}
+			running, err := c.viaAgent(cmd.Context(), "reset", map[string]string{"what": what})
+			if !running {
+				err = c.alone(cmd.Context(), func(ctx context.Context, g *graph) error { return g.Reset(ctx, what, c.tick) })
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&cache, "cache", false, "tokens and audit records")
+	flags.BoolVar(&enrolment, "enrolment", false, "identity and keys: for a copied card or a device that changes hands")
+	flags.BoolVar(&all, "all", false, "both")
+	flags.BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func resetTarget(cache, enrolment, all bool) (string, error) {
+	switch {
+	case all || (cache && enrolment):
+		return "all", nil
+	case enrolment:
+		return "enrolment", nil
+	case cache:
+		return "cache", nil
+	}
+	return "", control.NewFault(control.ExitUsage, "usage", "postern reset --help", "reset: say what: --cache, --enrolment or --all")
+}
+
+func (c *cli) adoptVerb() *cobra.Command {
+	var changed bool
+	long, example := manual("Keep the identity although the hardware is another one: a board part was replaced. For a copied card use reset --enrolment instead.",
+		[]string{"sudo postern adopt --hardware-changed"}, "0 adopted; 2 usage; 4 there is no identity; 7 not permitted")
+	cmd := &cobra.Command{
+		Use: "adopt", Short: "Keep the identity after a board part was replaced", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !changed {
+				return control.NewFault(control.ExitUsage, "usage", "sudo postern adopt --hardware-changed", "adopt: --hardware-changed is missing")
+			}
+			running, err := c.viaAgent(cmd.Context(), "adopt", struct{}{})
+			if !running {
+				err = c.alone(cmd.Context(), func(ctx context.Context, g *graph) error { return g.Adopt(ctx, c.tick) })
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&changed, "hardware-changed", false, "say that this is the enrolled device with a replaced part")
+	return cmd
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/config"
+	"postern/agent/control"
+)
+
+// runFlags are the flags of run and dev that stand for keys of the configuration.
+type runFlags struct {
+	listen, imdsListen []string
+	user, pidFile      string
+	readyFD            int
+	logLevel           string
+}
+
+func (f *runFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.listen, "listen", nil, "`addresses` of the Arc flavour, both loopback families")
+	flags.StringSliceVar(&f.imdsListen, "imds-listen", nil, "`addresses` of the IMDS flavour; turns it on")
+	flags.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
+}
+
+func (f *runFlags) overrides() []config.Override {
+	var list []config.Override
+	set := func(key string, values []string, flag string) {
+		if len(values) > 0 {
+			list = append(list, config.Override{Key: key, Value: joined(values), Flag: flag})
+		}
+	}
+	set("arc.listen", f.listen, "--listen")
+	set("imds.listen", f.imdsListen, "--imds-listen")
+	if len(f.imdsListen) > 0 {
+		list = append(list, config.Override{Key: "imds.enabled", Value: "true", Flag: "--imds-listen"})
+	}
+	if f.logLevel != "" {
+		list = append(list, config.Override{Key: "log_level", Value: f.logLevel, Flag: "--log-level"})
+	}
+	if f.user != "" {
+		list = append(list, config.Override{Key: "user", Value: f.user, Flag: "--user"})
+	}
+	return list
+}
+
+func (c *cli) runVerb() *cobra.Command {
+	var f runFlags
+	long, example := manual("Be the agent: serve identities to the programs on this device until SIGTERM. Stays in the foreground; logs go to stderr.",
+		[]string{"postern run", "postern run --user postern:himds --pidfile /run/postern.pid"}, "0 stopped; 1 an address is taken; 2 configuration; 7 permission")
+	cmd := &cobra.Command{
+		Use: "run", Short: "Be the agent", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.loadConfig(f.overrides()...)
+			if err != nil {
+				return err
+			}
+			return c.runAgent(cmd.Context(), cfg, f)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&f.user, "user", "", "`account`, or account:group, to become when started as root")
+	cmd.Flags().StringVar(&f.pidFile, "pidfile", "", "`file` to write the process id to")
+	cmd.Flags().IntVar(&f.readyFD, "ready-fd", 0, "descriptor on which a newline says ready, as s6 wants it")
+	return cmd
+}
+
+// runAgent is the life of the agent, from the first privilege to the last byte.
+func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error {
+	limits(cfg)
+	log := newLog(cfg, c.stderr)
+	options := hostOptions(cfg, log)
+	options.ReadyFD = f.readyFD
+	host, err := newHost(options)
+	if err != nil {
+		return hostFault(err)
+	}
+	if err := c.becomeUser(host, cfg); err != nil {
+		return err
+	}
+	if err := writePID(f.pidFile); err != nil {
+		return err
+	}
+	level, err := host.Harden()
+	if err != nil {
+		log.Warn("hardening is incomplete", "level", level, "reason", err)
+	}
+	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
+	if err != nil {
+		return err
+	}
+	g.sandbox = level
+	return g.serve(ctx, nil)
+}
+
+func writePID(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { //nolint:gosec // a pid is public
+		return control.NewFault(control.ExitUsage, "pidfile", "run it as root, or give another --pidfile", "%w", err)
+	}
+	return nil
+}

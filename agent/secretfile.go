@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"postern/agent/control"
+	"postern/store"
+)
+
+const maxSecretFile = 1 << 20
+
+// secret reads an onboarding secret: from the file that the flag names, from
+// stdin if it names "-", else from the init system's credential directory.
+// There is no form on argv and none in the environment. The file must not be
+// readable by others.
+func (c *cli) secret(flag, path, credential string) (store.Secret, error) {
+	switch {
+	case path == "-":
+		return readSecret(c.stdin, "stdin")
+	case path != "":
+		return secretFromFile(path)
+	}
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return store.Secret{}, control.NewFault(control.ExitUsage, "no-secret", "postern connect "+flag+" -   # and paste it",
+			"%s is missing: give a file, or - for stdin", flag)
+	}
+	return secretFromFile(filepath.Join(dir, credential))
+}
+
+func secretFromFile(path string) (store.Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return store.Secret{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%s is not a regular file", path)
+	}
+	if othersMayRead(info.Mode()) {
+		return store.Secret{}, control.NewFault(control.ExitPermission, "secret-file-open", "chmod 600 "+path,
+			"%s can be read by other users (mode %04o)", path, info.Mode().Perm())
+	}
+	return readSecret(f, path)
+}
+
+func readSecret(r io.Reader, name string) (store.Secret, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
+	if err != nil {
+		return store.Secret{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	text := strings.TrimSpace(string(raw))
+	if text == "" || len(raw) > maxSecretFile {
+		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-size", "postern authority claim MACHINE   # makes a new one",
+			"%s holds %d bytes, want a claim", name, len(raw))
+	}
+	return store.NewSecret(text), nil
+}

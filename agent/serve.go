@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postern/agent/control"
+	"postern/agent/endpoint"
+	"postern/platform"
+)
+
+const tick = 30 * time.Second
+
+// serve opens the listeners, says that it is ready, and runs until ctx ends.
+// ready is called once, after the sockets answer.
+func (g *graph) serve(ctx context.Context, ready func()) (err error) {
+	defer func() { err = errors.Join(err, g.close()) }()
+	dirs := g.host.Dirs()
+	if err := g.host.Secure(dirs.Runtime, platform.Public); err != nil {
+		return accessFault("runtime-dir", err)
+	}
+	if err := g.wireEndpoint(); err != nil {
+		return err
+	}
+	opened, err := g.listen(ctx)
+	if err != nil {
+		return err
+	}
+	g.confine()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range opened.endpoint {
+		group.Go(func() error { return g.endpoint.Serve(ctx, l) })
+	}
+	group.Go(func() error {
+		return control.NewServer(g, g.host, g.cfg.Group, g.log).Serve(ctx, opened.control)
+	})
+	group.Go(func() error { return g.device.Run(ctx) })
+	group.Go(func() error { return g.broker.Run(ctx) })
+	group.Go(func() error { return g.audit.Run(ctx) })
+	if g.keeper != nil {
+		group.Go(func() error { return g.keeper.Run(ctx) })
+	}
+	group.Go(func() error { return g.tend(ctx) })
+	g.writeEnv()
+	g.host.Notify("READY=1")
+	g.log.Info("ready", "event", "ready", "state", g.Status().State, "arc", strings.Join(g.serving.Arc, " "), "imds", strings.Join(g.serving.IMDS, " "))
+	if ready != nil {
+		ready()
+	}
+	err = group.Wait()
+	g.host.Notify("STOPPING=1")
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// listeners are the sockets of one agent.
+type listeners struct {
+	endpoint []endpoint.Listener
+	control  net.Listener
+}
+
+// listen opens every socket, or none: half an endpoint would send clients to a
+// squatter on the other half.
+func (g *graph) listen(ctx context.Context) (opened listeners, err error) {
+	defer func() {
+		if err != nil {
+			opened.close()
+		}
+	}()
+	if g.cfg.Arc.Enabled {
+		if err := g.open(ctx, &opened, "arc", g.cfg.Arc.Listen, &g.serving.Arc); err != nil {
+			return opened, err
+		}
+	}
+	if g.cfg.IMDS.Enabled {
+		if err := g.open(ctx, &opened, "imds", g.cfg.IMDS.Listen, &g.serving.IMDS); err != nil {
+			return opened, err
+		}
+	}
+	for _, w := range g.cfg.Workloads {
+		if err := g.openWorkload(ctx, &opened, w.Name, w.Listen); err != nil {
+			return opened, err
+		}
+	}
+	opened.control, err = g.host.Listen(ctx, platform.Listener{
+		Name: "control", Network: "unix", Address: controlAddress(g.host.Dirs().Runtime),
+	})
+	if err != nil {
+		return opened, listenFault(err)
+	}
+	return opened, nil
+}
+
+func (o *listeners) close() {
+	for _, l := range o.endpoint {
+		_ = l.Listener.Close()
+	}
+	if o.control != nil {
+		_ = o.control.Close()
+	}
+}
+
+func (g *graph) open(ctx context.Context, opened *listeners, name string, addresses []string, serving *[]string) error {
+	for _, address := range addresses {
+		l, err := g.host.Listen(ctx, platform.Listener{Name: name, Network: network(address), Address: address, Loopback: true})
+		if errors.Is(err, platform.ErrNoFamily) && len(addresses) > 1 {
+			g.log.Warn("address family is missing on this machine", "address", address, "reason", err)
+			continue
+		}
+		if err != nil {
+			return listenFault(err)
+		}
+		opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.Flavour(name), Hosts: g.hosts(name)})
+		*serving = append(*serving, l.Addr().String())
+	}
+	if len(*serving) == 0 {
+		return control.NewFault(control.ExitFailed, "no-address", "ip addr show lo", "none of the addresses %s exists on this machine", strings.Join(addresses, ", "))
+	}
+	return nil
+}
+
+func (g *graph) openWorkload(ctx context.Context, opened *listeners, name, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	ip := net.ParseIP(host)
+	l, err := g.host.Listen(ctx, platform.Listener{
+		Name: "workload-" + name, Network: network(address), Address: address, Loopback: ip != nil && ip.IsLoopback(),
+	})
+	if err != nil {
+		return listenFault(err)
+	}
+	opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.AppService, Workload: name})
+	g.serving.Workloads = append(g.serving.Workloads, name+" "+l.Addr().String())
+	return nil
+}
+
+func network(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "tcp6"
+	}
+	return "tcp4"
+}
+
+func listenFault(err error) error {
+	if errors.Is(err, platform.ErrPortTaken) {
+		return control.NewFault(control.ExitFailed, "port-owner", "stop that program, or: sudo systemctl stop postern", "%w", err)
+	}
+	return err
+}
+
+// confine gives up what is not needed once everything is open.
+func (g *graph) confine() {
+	read := []string{g.cfg.Authority.CAFile, g.cfg.Token.Roots, g.cfg.ProxyCredentialsFile, g.cfg.Path()}
+	level, err := g.host.Confine(platform.Confinement{Read: nonEmpty(read)})
+	if err != nil {
+		g.log.Info("no sandbox beyond the init system's", "reason", err)
+	}
+	g.sandbox = level
+}
+
+func nonEmpty(list []string) []string {
+	var kept []string
+	for _, s := range list {
+		if s != "" {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// writeEnv leaves the two variables for EnvironmentFile= and --env-file.
+func (g *graph) writeEnv() {
+	if len(g.serving.Arc) == 0 {
+		return
+	}
+	path := filepath.Join(g.host.Dirs().Runtime, "env")
+	if err := g.host.WriteFile(path, []byte(arcEnv(g.cfg.Arc.Listen[0]).dotenv()), platform.Public); err != nil {
+		g.log.Warn("env file is not written", "path", path, "reason", err)
+	}
+}
+
+// tend is the slow loop: the watchdog, the words for the init system, the
+// files under us, and the signals that ask for something.
+func (g *graph) tend(ctx context.Context) error {
+	every := tick
+	if w := g.host.Watchdog(); w > 0 {
+		every = min(every, w/2)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	var said string
+	for {
+		if words := g.words(); words != said {
+			g.host.Notify("STATUS=" + words)
+			said = words
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-signals:
+			g.reload()
+		case <-ticker.C:
+			if g.checkFiles(ctx) {
+				g.host.Notify("WATCHDOG=1")
+			}
+		}
+	}
+}
+
+// words is the status in one line, for the init system.
+func (g *graph) words() string {
+	st := g.Status()
+	if st.Until.IsZero() {
+		return st.State.String()
+	}
+	return fmt.Sprintf("%s, until %s", st.State, st.Until.Format(time.DateOnly))
+}
+
+// checkFiles looks whether the databases are still what was opened, and
+// whether others could reach the keys. Reading proves that the store answers.
+func (g *graph) checkFiles(ctx context.Context) bool {
+	state := g.host.Dirs().State
+	if err := g.host.Check(state, platform.Private); err != nil {
+		g.exposed(err)
+	}
+	if err := g.file.Check(ctx); err != nil {
+		g.log.Error("identity store", "event", "store-damaged", "reason", err)
+	}
+	if err := g.cache.Check(ctx); err != nil {
+		g.log.Warn("token cache", "event", "store-recovered", "reason", err)
+	}
+	return true
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+	"postern/store"
+)
+
+// verifyLimit bounds the child process that checks a database.
+const verifyLimit = 10 * time.Second
+
+func (c *cli) storeVerb() *cobra.Command {
+	parent := &cobra.Command{
+		Use: "store", Short: "Look at the databases",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	long, example := manual("Check a database file without changing it. The agent does this in a process of its own before it opens a file.",
+		[]string{"sudo postern store verify /var/lib/postern/identity.db"}, "0 sound; 1 damaged or not a database")
+	parent.AddCommand(&cobra.Command{
+		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			restrictVerifier()
+			err := store.VerifyFile(cmd.Context(), args[0], store.Options{})
+			if werr := store.WriteVerdict(c.stdout, err); werr != nil {
+				return werr
+			}
+			if err != nil {
+				return control.NewFault(control.ExitFailed, "store-verify", "postern status   # says what the agent did about it", "%w", err)
+			}
+			return nil
+		},
+	})
+	return parent
+}
+
+// verifyChild checks a database in a process of its own, because a damaged
+// file can end a process in ways that cannot be caught.
+func verifyChild(ctx context.Context, path string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
+	defer cancel()
+	return store.Child(func(ctx context.Context, path string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, self, "store", "verify", path)
+		cmd.Env = []string{"GOTRACEBACK=none"} // it needs nothing of ours
+		return cmd
+	})(ctx, path)
+}

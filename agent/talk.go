@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"postern/agent/control"
+)
+
+// client is the way to the running agent.
+func (c *cli) client() (*control.Client, error) {
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	return &control.Client{Path: controlPath(cfg), Dial: dialControl}, nil
+}
+
+// viaAgent runs a long verb in the running agent. It returns false if no agent
+// runs, so that the verb can do the work itself.
+func (c *cli) viaAgent(ctx context.Context, verb string, body any) (bool, error) {
+	client, err := c.client()
+	if err != nil {
+		return true, err
+	}
+	err = client.Run(ctx, verb, body, c.tick)
+	if errors.Is(err, control.ErrNotRunning) {
+		return false, nil
+	}
+	return true, err
+}

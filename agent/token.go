@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+)
+
+func (c *cli) tokenVerb() *cobra.Command {
+	var req control.TokenRequest
+	timeout := 30 * time.Second
+	long, example := manual("Print a token as the endpoint would give it to this user.",
+		[]string{"postern token --resource https://vault.azure.net", "postern token --resource https://management.azure.com/ --refresh --json"},
+		"0 printed; 3 no agent runs; 4, 5, 6, 9, 11, 12 the identity's state is why there is none; 7 not permitted")
+	cmd := &cobra.Command{
+		Use: "token --resource RESOURCE", Short: "Print a token", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			answer, err := client.Token(ctx, req)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(answer)
+			}
+			c.print("%s", answer.AccessToken)
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&req.Resource, "resource", "", "what the token is for, such as https://vault.azure.net")
+	flags.StringVar(&req.ClientID, "client-id", "", "client `id` of a user-assigned identity")
+	flags.BoolVar(&req.Refresh, "refresh", false, "go past the cache, at most once a minute: shows changed roles at once")
+	flags.DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	_ = cmd.MarkFlagRequired("resource")
+	return cmd
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+
+	"postern/agent/authority"
+	"postern/agent/authority/oauth"
+	"postern/agent/authority/stepca"
+	"postern/agent/config"
+	"postern/agent/control"
+	"postern/agent/credential"
+	"postern/agent/lifecycle"
+	"postern/agent/token"
+	"postern/store"
+)
+
+// upstream builds the drivers for the authority that the device belongs to.
+// Safe for concurrent use.
+type upstream struct {
+	cfg   config.Config
+	clock *lifecycle.Clock
+	// dial replaces TCP in simulations; nil for TCP.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu     sync.Mutex
+	record store.DeviceRecord // what issuer was built for
+	issuer token.Issuer
+}
+
+// client says whom a connection upstream believes: the pinned root alone, or
+// what the configuration names.
+func (u *upstream) client(rootPEM, rootsFile string) (authority.Config, error) {
+	c := authority.Config{Clock: u.clock, Dial: u.dial}
+	if err := u.proxy(&c); err != nil {
+		return c, err
+	}
+	if rootsFile != "" {
+		pem, err := os.ReadFile(rootsFile)
+		if err != nil {
+			return c, control.NewFault(control.ExitUsage, "roots-file", "ls -l "+rootsFile, "roots: %w", err)
+		}
+		rootPEM = string(pem)
+	}
+	if rootPEM == "" {
+		c.System = true
+		return c, nil
+	}
+	c.Roots = x509.NewCertPool()
+	if !c.Roots.AppendCertsFromPEM([]byte(rootPEM)) {
+		return c, control.NewFault(control.ExitUsage, "roots-file", "openssl x509 -in "+rootsFile+" -noout", "roots: no certificate in the PEM")
+	}
+	return c, nil
+}
+
+func (u *upstream) proxy(c *authority.Config) error {
+	address := u.cfg.Proxy
+	if address == "environment" {
+		address = os.Getenv("HTTPS_PROXY")
+		if address == "" {
+			address = os.Getenv("https_proxy")
+		}
+	}
+	if address == "" {
+		return nil
+	}
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Host == "" {
+		return control.NewFault(control.ExitUsage, "proxy", "postern config print", "proxy: the address is not a URL")
+	}
+	c.Proxy = parsed
+	if file := u.cfg.ProxyCredentialsFile; file != "" {
+		c.ProxyAuth = func() string {
+			secret, err := secretFromFile(file)
+			if err != nil {
+				return "" // the proxy's 407 names the missing credentials
+			}
+			return secret.Reveal()
+		}
+	}
+	return nil
+}
+
+// Authority builds the driver for rec. It contacts nobody.
+func (u *upstream) Authority(rec store.DeviceRecord) (credential.Authority, error) {
+	c, err := u.client(rec.RootPEM, u.cfg.Authority.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	return stepca.New(stepca.Config{URL: rec.AuthorityURL, Clients: authority.NewClients(c), Clock: u.clock})
+}
+
+// use makes rec the record whose issuer answers from now on.
+func (u *upstream) use(rec store.DeviceRecord) (token.Issuer, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.issuer != nil && u.record.AuthorityURL == rec.AuthorityURL && u.record.RootPEM == rec.RootPEM && u.record.Issuer == rec.Issuer {
+		return u.issuer, nil
+	}
+	t := u.cfg.Token
+	root := rec.RootPEM
+	if t.Preset != "" || t.Issuer != "" && !strings.HasPrefix(t.Issuer, rec.AuthorityURL) {
+		root = "" // not our certificate authority: the system's roots, or those of the configuration
+	}
+	c, err := u.client(root, t.Roots)
+	if err != nil {
+		return nil, err
+	}
+	issuer := t.Issuer
+	if issuer == "" {
+		issuer = rec.Issuer
+	}
+	if issuer == "" && t.TokenURL == "" && t.Preset == "" {
+		issuer = rec.AuthorityURL // a site authority is both
+	}
+	made, err := oauth.New(oauth.Config{
+		Issuer: issuer, TokenURL: t.TokenURL, Preset: t.Preset, Tenant: t.Tenant, Cloud: t.Cloud,
+		Auth: t.Auth, Alg: t.Alg, AssertionAud: t.AssertionAud, ResourceParam: t.ResourceParam, SendX5C: t.SendX5C,
+		Clients: authority.NewClients(c), Clock: u.clock,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("token issuer: %w", err)
+	}
+	u.record, u.issuer = rec, made
+	return made, nil
+}
+
+// root fetches the root certificate that a claim's fingerprint names.
+func (u *upstream) root(ctx context.Context, base, sha256 string) (string, error) {
+	c, err := u.client("", "")
+	if err != nil {
+		return "", err
+	}
+	return stepca.Root(ctx, c, base, sha256)
+}
+
+// issue is a token.Issuer that follows the device's enrolment.
+type issuing struct {
+	upstream *upstream
+	record   func() (store.DeviceRecord, bool)
+}
+
+// Issue implements token.Issuer.
+func (i issuing) Issue(ctx context.Context, with *credential.Credential, resource string) (token.Issued, error) {
+	rec, ok := i.record()
+	if !ok {
+		return token.Issued{}, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token", Reason: "this device is not connected"}
+	}
+	issuer, err := i.upstream.use(rec)
+	if err != nil {
+		return token.Issued{}, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token", Err: err}
+	}
+	return issuer.Issue(ctx, with, resource)
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent/control"
+	"postern/agent/lifecycle"
+)
+
+func (c *cli) waitVerb() *cobra.Command {
+	var target string
+	timeout := 30 * time.Second
+	long, example := manual("Wait until the agent answers (ready) or has spoken with its authority (connected).",
+		[]string{"postern wait --for ready", "postern wait --for connected --timeout 2m"}, "0 reached; 2 usage; 8 not reached in time")
+	cmd := &cobra.Command{
+		Use: "wait", Short: "Wait for the agent", Long: long, Example: example,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if target != "ready" && target != "connected" {
+				return control.NewFault(control.ExitUsage, "usage", "postern wait --for ready", "wait: --for is %q, want ready or connected", target)
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			return c.waitFor(cmd, client, target, timeout)
+		},
+	}
+	cmd.Flags().StringVar(&target, "for", "ready", "ready or connected")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	return cmd
+}
+
+func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string, timeout time.Duration) error {
+	began, said := time.Now(), false
+	last := "nothing answers on " + client.Path
+	for {
+		left := timeout - time.Since(began)
+		if left <= 0 {
+			return control.NewFault(control.ExitTimeout, "wait-timeout", "postern status", "wait: not %s after %s: %s", target, timeout, last)
+		}
+		if !said && time.Since(began) > 2*time.Second {
+			said = true
+			c.say("waiting for %s, at most %s: %s", target, timeout, last)
+		}
+		st, err := client.Wait(cmd.Context(), min(left, 2*time.Second), lifecycle.Connected)
+		switch {
+		case err == nil && (target == "ready" || st.State == lifecycle.Connected):
+			return nil
+		case err == nil:
+			last = fmt.Sprintf("the state is %s", st.State)
+		case !errors.Is(err, control.ErrNotRunning):
+			return err
+		}
+		if err != nil && !pause(cmd.Context(), 100*time.Millisecond) {
+			return cmd.Context().Err()
+		}
+	}
+}
