@@ -27,14 +27,6 @@ func printable(s string) (string, *problem) {
 	return s, nil
 }
 
-// nonEmpty is printable for a key whose empty text has no meaning.
-func nonEmpty(s string) (string, *problem) {
-	if s == "" {
-		return "", &problem{"is empty", ""}
-	}
-	return printable(s)
-}
-
 // absolute accepts an absolute path and cleans it.
 func absolute(s string) (string, *problem) {
 	if _, p := printable(s); p != nil {
@@ -43,11 +35,17 @@ func absolute(s string) (string, *problem) {
 	if !filepath.IsAbs(s) {
 		return "", &problem{quote(s) + " is not an absolute path", ""}
 	}
-	return filepath.Clean(s), nil
+	return printable(filepath.Clean(s))
 }
 
-// secureURL accepts the base of an authority. Loopback is no excuse for plain
-// HTTP (security.md, section 9).
+// baseURL is a secureURL to which paths are added.
+func baseURL(s string) (string, *problem) {
+	s, p := secureURL(s)
+	return strings.TrimRight(s, "/"), p
+}
+
+// secureURL accepts a URL of an authority, as it is: issuers are compared
+// letter by letter. Loopback is no excuse for plain HTTP (security.md, section 9).
 func secureURL(s string) (string, *problem) {
 	u, p := plainURL(s)
 	if p != nil {
@@ -56,7 +54,7 @@ func secureURL(s string) (string, *problem) {
 	if u.Scheme != "https" {
 		return "", &problem{quote(s) + " is not https", "begin it with https://"}
 	}
-	return strings.TrimSuffix(u.String(), "/"), nil
+	return s, nil
 }
 
 // plainURL accepts a URL of scheme, host and path: nothing that could carry a secret.
@@ -93,10 +91,10 @@ func proxy(s string) (string, *problem) {
 		return "", &problem{p.what, `write "environment" or "http://host:port"`}
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "", &problem{quote(s) + " is neither http nor https", ""}
-	case strings.TrimSuffix(u.Path, "/") != "":
+	case strings.Trim(u.Path, "/") != "":
 		return "", &problem{quote(s) + " has a path", "leave it out"}
 	}
-	return strings.TrimSuffix(u.String(), "/"), nil
+	return strings.TrimRight(s, "/"), nil
 }
 
 // fingerprint accepts hexadecimal SHA-256, with or without colons, any case.
@@ -141,15 +139,24 @@ func isGUID(s string) bool {
 	return true
 }
 
-// identityName accepts a client id or "system".
-func identityName(s string) (string, *problem) { return clientID(s) }
+// system names the system-assigned identity wherever a client id may stand.
+const system = "system"
+
+// ownID is a clientID for an identity of this device.
+func ownID(s string) (string, *problem) {
+	if s == system {
+		return "", &problem{quote(s) + " is a word of its own", "write the client id"}
+	}
+	return clientID(s)
+}
 
 // tenant accepts a tenant id or domain: one segment of a URL's path.
 func tenant(s string) (string, *problem) {
-	if isGUID(s) {
-		return strings.ToLower(s), nil
+	name, p := hostName(s)
+	if p != nil {
+		return "", &problem{quote(s) + " is no tenant", "write its id or its domain"}
 	}
-	return hostName(s)
+	return name, nil
 }
 
 // resource accepts a resource, or a prefix with a star at the end.

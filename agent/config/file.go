@@ -32,12 +32,16 @@ func (l *loader) file(c *Config, path string, data []byte) {
 		l.report(Error{Path: path, Problem: fmt.Sprintf("is larger than %d bytes", MaxSize)})
 		return
 	}
+	var deep int
+	if l.lines, deep = locate(string(data)); deep > 0 {
+		l.report(Error{Path: path, Line: deep, Problem: fmt.Sprintf("is nested more than %d deep", maxDepth), Fix: "no key of this file is"})
+		return
+	}
 	var tree map[string]any
 	if _, err := toml.Decode(string(data), &tree); err != nil {
 		l.report(syntaxError(path, err))
 		return
 	}
-	l.lines = locate(string(data))
 	sections := schema()
 	l.table(c, sections, &sections[0], c, "", tree)
 	for i := range sections[1:] {
@@ -55,7 +59,7 @@ func syntaxError(path string, err error) Error {
 
 // cleanSyntax makes one printable line of the parser's words, which quote the file.
 func cleanSyntax(s string) string {
-	s = strings.TrimPrefix(s, "toml: ")
+	s = strings.TrimSuffix(strings.TrimPrefix(s, "toml: "), ".")
 	quoted := quote(s)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

@@ -5,11 +5,17 @@ import (
 	"strings"
 )
 
+// maxDepth bounds the parts of a key and the nesting of a value. The parser's
+// memory grows with the square of either: a file of 200 KB that is one key of
+// 100,000 dots takes more than 6 GB (measured).
+const maxDepth = 8
+
 // locate says on which line each key and heading of a TOML document stands, by
-// full name with indices: "arc.listen", "grant[1].who", "grant[1]". The
-// document must have been parsed already, since the parser does not tell where
-// the keys were: what is not TOML ends the search, what was found stays.
-func locate(document string) map[string]int {
+// full name with indices: "arc.listen", "grant[1].who", "grant[1]". The parser
+// does not tell where the keys were. What is not TOML ends the search, since
+// the parser stops there too; what was found stays. deep is the line on which
+// maxDepth is exceeded, which ends the search as well, 0 if there is none.
+func locate(document string) (lines map[string]int, deep int) {
 	l := locator{text: document, line: 1, lines: map[string]int{}, counts: map[string]int{}}
 	for l.pos < len(l.text) {
 		before := l.pos
@@ -18,7 +24,7 @@ func locate(document string) map[string]int {
 			break
 		}
 	}
-	return l.lines
+	return l.lines, l.deep
 }
 
 type locator struct {
@@ -28,6 +34,21 @@ type locator struct {
 	table  string // prefix of the current heading, with its dot
 	lines  map[string]int
 	counts map[string]int // tables of each array so far
+	depth  int            // of the value that is being read
+	deep   int            // line on which maxDepth was exceeded
+}
+
+// stop ends the search.
+func (l *locator) stop() { l.pos = len(l.text) }
+
+// tooDeep ends the search where a key or value goes deeper than maxDepth.
+func (l *locator) tooDeep(depth int) bool {
+	if depth <= maxDepth {
+		return false
+	}
+	l.deep = l.line
+	l.stop()
+	return true
 }
 
 // statement reads a heading, a pair, or what lies between them.
@@ -48,7 +69,8 @@ func (l *locator) statement() {
 
 // heading reads the name of a table, after its bracket.
 func (l *locator) heading(repeated bool) {
-	line, name := l.line, l.resolve(l.key())
+	line := l.line
+	name := l.resolve(l.key(), line)
 	if repeated {
 		n := l.counts[name]
 		l.counts[name] = n + 1
@@ -62,17 +84,20 @@ func (l *locator) heading(repeated bool) {
 	}
 }
 
-// resolve names the newest table of each array on the way to a table.
-func (l *locator) resolve(parts []string) string {
+// resolve names the newest table of each array on the way to a table, and
+// notes the tables on the way that had no heading of their own.
+func (l *locator) resolve(parts []string, line int) string {
 	name := ""
 	for i, part := range parts {
 		name += part
-		if n := l.counts[name]; n > 0 && i < len(parts)-1 {
+		if i == len(parts)-1 {
+			break
+		}
+		if n := l.counts[name]; n > 0 {
 			name += "[" + strconv.Itoa(n-1) + "]"
 		}
-		if i < len(parts)-1 {
-			name += "."
-		}
+		l.note(name, line)
+		name += "."
 	}
 	return name
 }
@@ -82,7 +107,7 @@ func (l *locator) pair(prefix string) {
 	line, parts := l.line, l.key()
 	l.blank()
 	if len(parts) == 0 || l.pos >= len(l.text) || l.text[l.pos] != '=' {
-		l.pos = len(l.text) // not TOML
+		l.stop() // not TOML
 		return
 	}
 	l.skip(1)
@@ -100,8 +125,10 @@ func (l *locator) note(name string, line int) {
 
 // value reads one value, looking for keys in tables inside it.
 func (l *locator) value(name string) {
+	l.depth++
+	defer func() { l.depth-- }()
 	l.blank()
-	if l.pos >= len(l.text) {
+	if l.pos >= len(l.text) || l.tooDeep(l.depth) {
 		return
 	}
 	switch l.text[l.pos] {
@@ -120,8 +147,12 @@ func (l *locator) value(name string) {
 			l.pair(name + ".")
 		}
 	default:
+		start := l.pos
 		for l.pos < len(l.text) && !strings.ContainsRune(",]}#\r\n", rune(l.text[l.pos])) {
 			l.skip(1)
+		}
+		if l.pos == start {
+			l.stop() // no value: not TOML
 		}
 	}
 }
@@ -161,7 +192,7 @@ func (l *locator) key() []string {
 			parts = append(parts, l.text[start:l.pos])
 		}
 		l.blank()
-		if l.pos >= len(l.text) || l.text[l.pos] != '.' {
+		if l.pos >= len(l.text) || l.text[l.pos] != '.' || l.tooDeep(len(parts)+1) {
 			return parts
 		}
 		l.skip(1)
@@ -169,7 +200,7 @@ func (l *locator) key() []string {
 }
 
 // quoted reads a text of any of the four kinds and returns what stands in it;
-// escapes are resolved where Go knows them too.
+// only in a key, which is never of more lines than one, are escapes resolved.
 func (l *locator) quoted() string {
 	mark := l.text[l.pos : l.pos+1]
 	if long := strings.Repeat(mark, 3); strings.HasPrefix(l.text[l.pos:], long) {
@@ -189,9 +220,32 @@ func (l *locator) quoted() string {
 		l.skip(1) // up to two quotes may stand before the closing three
 	}
 	if mark == `"` {
-		if plain, err := strconv.Unquote(`"` + inside + `"`); err == nil {
-			return plain
+		return unescape(inside)
+	}
+	return inside
+}
+
+// unescape resolves the escapes of a basic string. Go knows all but two, which
+// have another meaning or none.
+func unescape(inside string) string {
+	var b strings.Builder
+	for i := 0; i < len(inside); i++ {
+		if inside[i] != '\\' || i+1 == len(inside) {
+			b.WriteByte(inside[i])
+			continue
 		}
+		i++
+		switch inside[i] {
+		case 'e':
+			b.WriteString(`\u001b`)
+		case 'x':
+			b.WriteString(`\u00`)
+		default:
+			b.WriteString(inside[i-1 : i+1])
+		}
+	}
+	if plain, err := strconv.Unquote(`"` + b.String() + `"`); err == nil {
+		return plain
 	}
 	return inside
 }

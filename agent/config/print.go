@@ -81,7 +81,7 @@ func (c Config) effective() string {
 }
 
 const preamble = `# Configuration of Postern. Every key is shown with its default; take the # away to change one.
-# A flag of the same name wins. No secret belongs in this file.
+# A table in double brackets may stand there many times; take the # of its heading away too. A flag of the same name wins. No secret belongs in this file.
 # Check it with: postern config check
 `
 
@@ -94,7 +94,10 @@ func commented() string {
 		if s.name != "" {
 			b.WriteString("\n")
 			comment(&b, s.doc)
-			b.WriteString("#" + s.heading() + "\n")
+			if s.repeated() {
+				b.WriteString("#")
+			}
+			b.WriteString(s.heading() + "\n")
 		}
 		var target any = &c
 		if s.repeated() {

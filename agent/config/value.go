@@ -181,7 +181,7 @@ func (f *field) setString(p *string, text string) *problem {
 	}
 	if text == "" {
 		if f.required {
-			return &problem{"is empty", ""}
+			return &problem{"is empty", "name one"}
 		}
 	} else if f.check != nil {
 		canonical, wrong := f.check(text)
@@ -212,7 +212,7 @@ func (f *field) setList(p *[]string, value any) *problem {
 
 func (f *field) setElements(p *[]string, texts []string) *problem {
 	if f.required && len(texts) == 0 {
-		return &problem{"is empty", ""}
+		return &problem{"is empty", "name one"}
 	}
 	if len(texts) > maxElements {
 		return &problem{fmt.Sprintf("has %d elements, at most %d are allowed", len(texts), maxElements), ""}

@@ -2,7 +2,10 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 )
 
 // check looks at what no single key shows. It runs after everything was taken
@@ -32,34 +35,22 @@ func (l *loader) families(c *Config) {
 	if !c.Arc.Enabled {
 		return
 	}
-	var v4, v6 map[uint16]bool = map[uint16]bool{}, map[uint16]bool{}
-	for _, s := range c.Arc.Listen {
-		a, err := netip.ParseAddrPort(s)
-		if err != nil {
-			continue // reported where it was taken in
-		}
-		if a.Addr().Is4() {
-			v4[a.Port()] = true
-		} else {
-			v6[a.Port()] = true
-		}
-	}
 	if len(c.Arc.Listen) == 0 {
 		l.at(c, "arc.listen", "arc.listen", "is empty", "name both loopback addresses, or set arc.enabled = false")
 		return
 	}
-	for port := range v4 {
-		if !v6[port] {
-			l.at(c, "arc.listen", "arc.listen", fmt.Sprintf("port %d is held on 127.0.0.1 alone, another user could take it on ::1", port),
-				fmt.Sprintf("add \"[::1]:%d\"", port))
-			return
+	for _, s := range c.Arc.Listen {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			continue // refused where it was taken in
 		}
-	}
-	for port := range v6 {
-		if !v4[port] {
-			l.at(c, "arc.listen", "arc.listen", fmt.Sprintf("port %d is held on ::1 alone, another user could take it on 127.0.0.1", port),
-				fmt.Sprintf("add \"127.0.0.1:%d\"", port))
-			return
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			pair := net.JoinHostPort(host, strconv.Itoa(int(a.Port())))
+			if !slices.Contains(c.Arc.Listen, pair) {
+				l.at(c, "arc.listen", "arc.listen",
+					fmt.Sprintf("port %d is not held on %s, where another user could take it", a.Port(), host), "add "+quote(pair))
+				return
+			}
 		}
 	}
 }
