@@ -1,11 +1,12 @@
 package site
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // assignmentList is the answer to "which identities are mine" (authorities.md 5.5).
@@ -40,8 +41,24 @@ func (a *Authority) serveAssignments(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.ClientID, e.Serial = cut(cert.Subject.CommonName, 36), cert.SerialNumber.String()
-	var h holder
-	var list assignmentList
+	applied := generationOf(r.Header.Get("If-None-Match"))
+	h, list, err := a.assignments(r.Context(), cert, applied, r.RemoteAddr)
+	if err != nil {
+		a.stepRefuse(w, r, e, err)
+		return
+	}
+	a.touch(r.Context(), h.machine.VMID)
+	w.Header().Set("ETag", `"`+strconv.FormatUint(list.Generation, 10)+`"`)
+	if applied == list.Generation && !list.offers() {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+// assignments reads the list of the machine that holds cert. Mostly nothing is
+// written: only what became known by the call, and new one-time tokens, are.
+func (a *Authority) assignments(ctx context.Context, cert *x509.Certificate, applied uint64, source string) (h holder, list assignmentList, err error) {
 	var write bool
 	look := func(t *tx) (err error) {
 		h, err = t.stepHolder(cert)
@@ -49,31 +66,20 @@ func (a *Authority) serveAssignments(w http.ResponseWriter, r *http.Request) {
 			err = forbidden("only the machine's system-assigned identity may ask for its identities")
 		}
 		if err == nil {
-			list, write, err = t.assignments(h)
+			list, write, err = t.assignments(h, applied)
 		}
 		return err
 	}
-	err := a.view(look)
+	err = a.view(look)
 	if err == nil && (write || h.certificate.Seen.IsZero()) {
-		err = a.update(r.Context(), func(t *tx) error {
+		err = a.update(ctx, func(t *tx) error {
 			if err := look(t); err != nil {
 				return err
 			}
-			return errors.Join(t.seen(&h), t.offer(h, &list, r.RemoteAddr))
+			return errors.Join(t.seen(&h), t.offer(h, &list, applied, source))
 		})
 	}
-	if err != nil {
-		a.stepRefuse(w, r, e, err)
-		return
-	}
-	a.touch(r.Context(), h.machine.VMID)
-	tag := `"` + strconv.FormatUint(list.Generation, 10) + `"`
-	w.Header().Set("ETag", tag)
-	if matches(r.Header.Get("If-None-Match"), tag) && !list.offers() {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	writeJSON(w, http.StatusOK, list)
+	return h, list, err
 }
 
 func (l assignmentList) offers() bool {
@@ -86,8 +92,8 @@ func (l assignmentList) offers() bool {
 }
 
 // assignments lists the identities of the machine with the one-time tokens
-// that are out; write says that one must be made.
-func (t *tx) assignments(h holder) (list assignmentList, write bool, err error) {
+// that are out; write says that offer has something to write.
+func (t *tx) assignments(h holder, applied uint64) (list assignmentList, write bool, err error) {
 	list = assignmentList{Generation: h.machine.Generation, TenantID: t.a.tenant, Identities: []assignmentItem{t.item(h.identity)}}
 	for _, clientID := range h.machine.Holds {
 		i, err := load[identityRecord](t, bucketIdentity, clientID)
@@ -99,16 +105,18 @@ func (t *tx) assignments(h holder) (list assignmentList, write bool, err error) 
 		if err != nil {
 			return list, false, err
 		}
-		may, err := t.mayEnroll(holding)
+		may, err := t.mayEnroll(holding, applied)
 		if err != nil {
 			return list, false, err
 		}
-		if may && !i.Disabled {
-			claim, err := t.outstanding(holding)
+		if !may {
+			arrived, err := t.undelivered(holding)
 			if err != nil {
 				return list, false, err
 			}
-			if item.Enroll, err = t.enrollment(claim); err != nil {
+			write = write || len(arrived) > 0
+		} else if !i.Disabled {
+			if item.Enroll, err = t.outstanding(holding); err != nil {
 				return list, false, err
 			}
 			write = write || item.Enroll == nil
@@ -122,34 +130,31 @@ func (t *tx) item(i identityRecord) assignmentItem {
 	return assignmentItem{Kind: i.Kind, Name: i.Name, ClientID: i.ClientID, ObjectID: i.ObjectID, TenantID: t.a.tenant, ResourceID: i.ResourceID}
 }
 
-// outstanding returns the one-time token of a holding if it still has more
-// than half of its life, else a zero record.
-func (t *tx) outstanding(h holdingRecord) (claimRecord, error) {
+// outstanding writes the one-time token of a holding once more if it still has
+// at least half of its life; nil if there is none.
+func (t *tx) outstanding(h holdingRecord) (*enroll, error) {
 	if h.Claim == "" {
-		return claimRecord{}, nil
+		return nil, nil //nolint:nilnil // nothing is out
 	}
 	c, err := load[claimRecord](t, bucketClaim, h.Claim)
 	left := c.Expires.Sub(t.now)
 	if errors.Is(err, errAbsent) || err == nil && (left < enrollLife/2 || left > enrollLife) {
-		return claimRecord{}, nil
+		return nil, nil //nolint:nilnil // it is over, or a clock jumped
 	}
-	return c, err
-}
-
-func (t *tx) enrollment(c claimRecord) (*enroll, error) {
-	if c.JTI == "" {
-		return nil, nil
-	}
-	token, err := t.a.oneTimeToken(c)
 	if err != nil {
 		return nil, err
 	}
-	return &enroll{OTT: token, Expires: strconv.FormatInt(c.Expires.Unix(), 10)}, nil
+	return t.enrollment(c)
 }
 
-// offer makes the missing one-time tokens of the list. A holding has at most
-// one: a new one takes the place of the old.
-func (t *tx) offer(h holder, list *assignmentList, source string) error {
+func (t *tx) enrollment(c claimRecord) (*enroll, error) {
+	token, err := t.a.oneTimeToken(c)
+	return &enroll{OTT: token, Expires: strconv.FormatInt(c.Expires.Unix(), 10)}, err
+}
+
+// offer makes the missing one-time tokens of the list, and notes which
+// certificates have arrived.
+func (t *tx) offer(h holder, list *assignmentList, applied uint64, source string) error {
 	for n := range list.Identities {
 		item := &list.Identities[n]
 		if item.Kind != userAssigned || item.Enroll != nil {
@@ -163,39 +168,53 @@ func (t *tx) offer(h holder, list *assignmentList, source string) error {
 		if err != nil {
 			return err
 		}
-		if may, err := t.mayEnroll(holding); err != nil || !may || i.Disabled {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		if holding.Claim != "" {
-			if err := drop(t, bucketClaim, holding.Claim); err != nil {
-				return err
-			}
-		}
-		c := claimRecord{
-			JTI: newID(), Kind: claimEnroll, Machine: h.machine.Name, VMID: h.machine.VMID, ClientID: i.ClientID, ObjectID: i.ObjectID,
-			By: h.identity.ObjectID, Made: t.now.UTC().Truncate(time.Second), Expires: t.now.Add(enrollLife).UTC(),
-		}
-		holding.Claim = c.JTI
-		if err := errors.Join(save(t, bucketClaim, c.JTI, c), t.saveHolding(holding)); err != nil {
+		may, err := t.mayEnroll(holding, applied)
+		switch {
+		case err != nil:
 			return err
+		case !may:
+			err = t.delivered(holding, applied)
+		case !i.Disabled:
+			item.Enroll, err = t.offerOne(h, i, holding, source)
 		}
-		t.note(Entry{Action: "enroll-offered", Principal: h.identity.ObjectID, Source: source, Scope: i.ResourceID, Machine: h.machine.Name, ClientID: i.ClientID, JTI: c.JTI, Expires: c.Expires})
-		if item.Enroll, err = t.enrollment(c); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// matches compares an If-None-Match with a tag, weakly (RFC 9110 section 8.8.3.2).
-func matches(header, tag string) bool {
-	for _, part := range strings.Split(header, ",") {
-		if part = strings.TrimPrefix(strings.TrimSpace(part), "W/"); part == tag || part == "*" {
-			return true
+// offerOne makes a one-time token. A holding has at most one: a new one takes
+// the place of the old.
+func (t *tx) offerOne(h holder, i identityRecord, holding holdingRecord, source string) (*enroll, error) {
+	if holding.Claim != "" {
+		if err := drop(t, bucketClaim, holding.Claim); err != nil {
+			return nil, err
 		}
 	}
-	return false
+	c := claimRecord{
+		JTI: newID(), Kind: claimEnroll, Machine: h.machine.Name, VMID: h.machine.VMID, ClientID: i.ClientID, ObjectID: i.ObjectID,
+		By: h.identity.ObjectID, Made: t.now.UTC(), Expires: t.now.Add(enrollLife).UTC(),
+	}
+	holding.Claim = c.JTI
+	if err := errors.Join(save(t, bucketClaim, c.JTI, c), t.saveHolding(holding)); err != nil {
+		return nil, err
+	}
+	t.note(Entry{
+		Action: "enroll-offered", Principal: h.identity.ObjectID, Source: source, Scope: i.ResourceID,
+		Machine: h.machine.Name, ClientID: i.ClientID, JTI: c.JTI, Expires: c.Expires,
+	})
+	return t.enrollment(c)
+}
+
+// generationOf reads the generation that a machine says it has applied from
+// its If-None-Match; 0 if it says none, or not one of ours.
+func generationOf(header string) uint64 {
+	tag, ok := strings.CutPrefix(strings.TrimPrefix(strings.TrimSpace(header), "W/"), `"`)
+	tag, closed := strings.CutSuffix(tag, `"`)
+	n, err := strconv.ParseUint(tag, 10, 64)
+	if !ok || !closed || err != nil {
+		return 0
+	}
+	return n
 }

@@ -163,12 +163,53 @@ func (p *pipeListener) dial(ctx context.Context) (net.Conn, error) {
 	here, there := net.Pipe()
 	select {
 	case p.conns <- there:
-		return here, nil
+		return newEager(here), nil
 	case <-p.closed:
 		return nil, net.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// eager is a connection whose writes do not wait for the reader, as a socket's
+// do not. Over a bare net.Pipe both ends of a TLS connection that close at the
+// same time wait five seconds for each other.
+type eager struct {
+	net.Conn
+	queue chan []byte
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newEager(c net.Conn) *eager {
+	e := &eager{Conn: c, queue: make(chan []byte, 64), done: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case b := <-e.queue:
+				if _, err := c.Write(b); err != nil {
+					return
+				}
+			case <-e.done:
+				return
+			}
+		}
+	}()
+	return e
+}
+
+func (e *eager) Write(b []byte) (int, error) {
+	select {
+	case e.queue <- append([]byte(nil), b...):
+		return len(b), nil
+	case <-e.done:
+		return 0, net.ErrClosed
+	}
+}
+
+func (e *eager) Close() error {
+	e.once.Do(func() { close(e.done) })
+	return e.Conn.Close()
 }
 
 type pipeAddr struct{}
@@ -200,7 +241,8 @@ func (w *world) client(d *device) *http.Client {
 	roots.AddCert(w.a.root.certificate)
 	c := &tls.Config{RootCAs: roots, Time: w.clock.Now, MinVersion: tls.VersionTLS12}
 	if d != nil {
-		c.Certificates = []tls.Certificate{*d.tls()}
+		// Whatever authorities the server names: a hostile client does not care.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return d.tls(), nil }
 	}
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: c, DisableKeepAlives: true,

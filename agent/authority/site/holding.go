@@ -169,10 +169,11 @@ func (t *tx) sweepEnded() error {
 	return err
 }
 
-// allowEnroll lets a machine fetch the certificate of an assigned identity. A
-// holding with a valid certificate is left alone unless always is set.
-func (t *tx) allowEnroll(vmID, clientID string, always bool) error {
-	h, err := t.holding(vmID, clientID)
+// allowEnroll lets a machine fetch the certificate of an assigned identity,
+// from the present generation of its list on. A holding with a valid
+// certificate is left alone unless always is set.
+func (t *tx) allowEnroll(m machineRecord, clientID string, always bool) error {
+	h, err := t.holding(m.VMID, clientID)
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (t *tx) allowEnroll(vmID, clientID string, always bool) error {
 			return err
 		}
 	}
-	h.Enroll = true
+	h.Enroll, h.Generation = true, m.Generation
 	return t.saveHolding(h)
 }
 
@@ -200,23 +201,42 @@ func (t *tx) liveCertificates(h holdingRecord) ([]certificateRecord, error) {
 	return live, nil
 }
 
-// mayEnroll reports whether a one-time token may be handed out for h: an
-// operator assigned it and no certificate was fetched since, or one was and
-// never used, for so long that the answer must have been lost on its way.
-func (t *tx) mayEnroll(h holdingRecord) (bool, error) {
-	if h.Enroll {
-		return true, nil
-	}
+// undelivered returns the valid certificates of a holding if not one of them
+// was ever used: the answer to the sign request may have been lost on its way.
+func (t *tx) undelivered(h holdingRecord) ([]certificateRecord, error) {
 	live, err := t.liveCertificates(h)
-	if err != nil || len(live) == 0 {
-		return false, err // over: only an operator helps
-	}
 	for _, c := range live {
-		if !c.Seen.IsZero() || c.By != "sign" || t.now.Sub(c.Issued) < enrollLife {
-			return false, nil
+		if !c.Seen.IsZero() {
+			return nil, err
 		}
 	}
-	return true, nil
+	return live, err
+}
+
+// mayEnroll reports whether a one-time token may be handed out for h to a
+// machine that has applied the list up to a generation: an operator allowed it
+// and nothing was fetched since; or something was fetched, never used, and the
+// machine does not know of it. A certificate that lapsed is left to operators.
+func (t *tx) mayEnroll(h holdingRecord, applied uint64) (bool, error) {
+	if h.Enroll || applied >= h.Generation {
+		return h.Enroll, nil
+	}
+	lost, err := t.undelivered(h)
+	return len(lost) > 0, err
+}
+
+// delivered marks the certificates of h as arrived if the machine has applied
+// the list with which it fetched them.
+func (t *tx) delivered(h holdingRecord, applied uint64) error {
+	if h.Enroll || applied < h.Generation {
+		return nil
+	}
+	arrived, err := t.undelivered(h)
+	for _, c := range arrived {
+		c.Seen = t.now.UTC()
+		err = errors.Join(err, save(t, bucketCertificate, c.Serial, c))
+	}
+	return err
 }
 
 // thumbprints are the keys under which a certificate is found.

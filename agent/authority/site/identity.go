@@ -183,12 +183,13 @@ func (a *Authority) Assign(ctx context.Context, identity, machine string) error 
 			return fmt.Errorf("machine %q: %w: %d identities", m.Name, ErrTooMany, len(m.Holds))
 		}
 		m.Holds = append(m.Holds, i.ClientID)
-		h := holdingRecord{VMID: m.VMID, ClientID: i.ClientID, Assigned: t.now.UTC(), By: t.by, Enroll: true}
-		if err := t.saveHolding(h); err != nil {
+		if err := t.bump(&m); err != nil {
 			return err
 		}
-		t.note(Entry{Action: "identity-assigned", Principal: h.By, Scope: i.ResourceID, Name: i.Name, Machine: m.Name, ClientID: i.ClientID})
-		return t.bump(&m)
+		t.note(Entry{Action: "identity-assigned", Principal: t.by, Scope: i.ResourceID, Name: i.Name, Machine: m.Name, ClientID: i.ClientID})
+		return t.saveHolding(holdingRecord{
+			VMID: m.VMID, ClientID: i.ClientID, Assigned: t.now.UTC(), By: t.by, Enroll: true, Generation: m.Generation,
+		})
 	})
 }
 
@@ -200,11 +201,11 @@ func (a *Authority) RenewAssignment(ctx context.Context, identity, machine strin
 		if !slices.Contains(m.Holds, i.ClientID) {
 			return fmt.Errorf("identity %q on machine %q: %w", i.Name, m.Name, ErrNotFound)
 		}
-		if err := t.allowEnroll(m.VMID, i.ClientID, true); err != nil {
+		if err := t.bump(&m); err != nil {
 			return err
 		}
 		t.note(Entry{Action: "identity-renewal-allowed", Principal: t.by, Scope: i.ResourceID, Name: i.Name, Machine: m.Name, ClientID: i.ClientID})
-		return t.bump(&m)
+		return t.allowEnroll(m, i.ClientID, true)
 	})
 }
 

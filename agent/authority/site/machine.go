@@ -182,14 +182,17 @@ func (t *tx) reconnect(c claimRecord) (machineRecord, error) {
 	if err := t.revokeAll(&h, c.By, m.Name, "reconnected"); err != nil {
 		return m, err
 	}
+	m.Disconnected = time.Time{}
+	t.note(Entry{Action: "machine-reconnected", Principal: c.By, Scope: m.ResourceID, Machine: m.Name, ClientID: m.System, JTI: c.JTI})
+	if err := t.bump(&m); err != nil {
+		return m, err
+	}
 	for _, clientID := range m.Holds {
-		if err := t.allowEnroll(m.VMID, clientID, false); err != nil {
+		if err := t.allowEnroll(m, clientID, false); err != nil {
 			return m, err
 		}
 	}
-	m.Disconnected = time.Time{}
-	t.note(Entry{Action: "machine-reconnected", Principal: c.By, Scope: m.ResourceID, Machine: m.Name, ClientID: m.System, JTI: c.JTI})
-	return m, t.bump(&m)
+	return m, nil
 }
 
 // DeleteMachine removes a machine, and with it its system-assigned identity

@@ -72,13 +72,14 @@ type identityRecord struct {
 // holdingRecord is one identity on one machine. Bucket "holding", key
 // vmId/client id. A user-assigned identity is assigned as long as it exists.
 type holdingRecord struct {
-	VMID     string    `json:"vm_id"`
-	ClientID string    `json:"client_id"`
-	Assigned time.Time `json:"assigned"`
-	By       string    `json:"by"`
-	Enroll   bool      `json:"enroll,omitempty"`  // an operator allowed a certificate that was not fetched yet
-	Claim    string    `json:"claim,omitempty"`   // jti of the one-time token that is out
-	Serials  []string  `json:"serials,omitempty"` // certificates, oldest first
+	VMID       string    `json:"vm_id"`
+	ClientID   string    `json:"client_id"`
+	Assigned   time.Time `json:"assigned"`
+	By         string    `json:"by"`
+	Enroll     bool      `json:"enroll,omitempty"`     // an operator allowed a certificate that was not fetched yet
+	Generation uint64    `json:"generation,omitempty"` // of the list in which it was first allowed
+	Claim      string    `json:"claim,omitempty"`      // jti of the one-time token that is out
+	Serials    []string  `json:"serials,omitempty"`    // certificates, oldest first
 }
 
 // certificateRecord is an issued certificate. Bucket "certificate", key serial
@@ -93,7 +94,7 @@ type certificateRecord struct {
 	NotAfter  time.Time `json:"not_after"`
 	Issued    time.Time `json:"issued"`
 	By        string    `json:"by"`            // "sign", "renew", "rekey"
-	Seen      time.Time `json:"seen,omitzero"` // first use; zero: its answer may have been lost
+	Seen      time.Time `json:"seen,omitzero"` // first use, or word that it arrived; zero: its answer may have been lost
 	Revoked   time.Time `json:"revoked,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
 }

@@ -215,11 +215,27 @@ func (a *Authority) revokeSelf(ctx context.Context, cert *x509.Certificate, code
 			Action: "revoke", Principal: h.identity.ObjectID, Name: h.identity.Name, Source: source, Scope: h.identity.ResourceID, Machine: h.machine.Name,
 			ClientID: h.identity.ClientID, Serial: c.Serial, Reason: h.certificate.Reason,
 		})
-		if h.identity.Kind != systemAssigned {
-			return nil
+		if err := t.revokeLost(h); err != nil || h.identity.Kind != systemAssigned {
+			return err
 		}
 		return t.disconnected(h, code, source)
 	})
+}
+
+// revokeLost revokes the certificates that were issued before h's and never
+// used: their answers were lost, so that nobody is left who could revoke them.
+func (t *tx) revokeLost(h holder) error {
+	holding, err := t.holding(h.machine.VMID, h.identity.ClientID)
+	if err != nil {
+		return err
+	}
+	live, err := t.liveCertificates(holding)
+	for _, c := range live {
+		if c.Seen.IsZero() && c.Issued.Before(h.certificate.Issued) {
+			err = errors.Join(err, t.revoke(&c, "lost on its way"))
+		}
+	}
+	return err
 }
 
 func (t *tx) disconnected(h holder, code int, source string) error {

@@ -1,0 +1,164 @@
+package site
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"postern/agent/authority/jws"
+)
+
+// Each way in which a credential ends, against each call that takes one. A row
+// fails when the branch of holderOf that its end needs is taken out.
+func TestEndedCredentialsAreRefusedEverywhere(t *testing.T) {
+	ctx := context.Background()
+	csr := map[string]string{"csr": csrFor(t, newKey(t), "any")}
+	for _, tc := range []struct {
+		name   string
+		user   bool // ends the assigned identity's credential; else the system one's
+		end    func(w *world, d, u *device)
+		error  string // of the token endpoint
+		number int
+	}{
+		{"certificate revoked by an operator", false, func(w *world, d, _ *device) { w.must(w.a.RevokeCertificate(ctx, d.serial())) }, "invalid_client", 700027},
+		{"certificate revoked by itself", false, func(w *world, d, _ *device) { w.rekey(d); w.selfRevoke(d, 4) }, "invalid_client", 700027},
+		{"machine revoked", false, func(w *world, _, _ *device) { w.must(w.a.RevokeMachine(ctx, "gw")) }, "invalid_client", 700027},
+		{"machine revoked, assigned identity", true, func(w *world, _, _ *device) { w.must(w.a.RevokeMachine(ctx, "gw")) }, "invalid_client", 700027},
+		{"machine deleted", false, func(w *world, _, _ *device) { w.must(w.a.DeleteMachine(ctx, "gw")) }, "unauthorized_client", 700016},
+		{"machine deleted, assigned identity", true, func(w *world, _, _ *device) { w.must(w.a.DeleteMachine(ctx, "gw")) }, "unauthorized_client", 700016},
+		{"machine disconnected", true, func(w *world, d, _ *device) { w.selfRevoke(d, 4) }, "invalid_client", 700027},
+		{"identity deleted", true, func(w *world, _, _ *device) { w.must(w.a.DeleteIdentity(ctx, "telemetry", true)) }, "unauthorized_client", 700016},
+		{"identity unassigned", true, func(w *world, _, _ *device) { w.must(w.a.Unassign(ctx, "telemetry", "gw")) }, "unauthorized_client", 700016},
+		{"unassigned and assigned again", true, func(w *world, _, _ *device) {
+			w.must(w.a.Unassign(ctx, "telemetry", "gw"))
+			w.must(w.a.Assign(ctx, "telemetry", "gw"))
+		}, "invalid_client", 700027},
+		{"identity disabled", true, func(w *world, _, _ *device) { w.must(w.a.DisableIdentity(ctx, "telemetry", true)) }, "unauthorized_client", 7000112},
+		{"machine's own identity disabled", false, func(w *world, d, _ *device) { w.must(w.a.DisableIdentity(ctx, d.clientID(), true)) }, "unauthorized_client", 7000112},
+		{"fetched anew", true, func(w *world, d, _ *device) {
+			w.must(w.a.RenewAssignment(ctx, "telemetry", "gw"))
+			w.fetch(d, "telemetry")
+		}, "invalid_client", 700027},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.addVault()
+			d := w.connect("gw")
+			_, err := w.a.CreateIdentity(ctx, "telemetry", "")
+			w.must(err)
+			w.must(w.a.Assign(ctx, "telemetry", "gw"))
+			u := w.fetch(d, "telemetry")
+			e := d
+			if tc.user {
+				e = u
+			}
+			if a := w.tokenFor(e, vault); a.status != 200 {
+				t.Fatalf("before: %d %s", a.status, a.body)
+			}
+			tc.end(w, d, u)
+			if !tc.user {
+				if a := w.do(e, "GET", "/v1/machines/self/identities", nil, ""); a.status != 401 {
+					t.Errorf("list: %d", a.status)
+				}
+			}
+			for path, body := range map[string]any{"/renew": "", "/rekey": csr} {
+				if a := w.post(e, path, body); a.status != 401 || a.message() != stepUnauthorized {
+					t.Errorf("%s: %d %s", path, a.status, a.body)
+				}
+			}
+			for method, a := range map[string]answer{
+				"tls": w.tokenFor(e, vault),
+				"jwt": w.token(nil, assertionForm(e, w.assertion(e, jws.ES256, nil), vault)),
+			} {
+				got := decodeAs[oauthAnswer](t, a)
+				if a.status == http.StatusOK || got.Error != tc.error || len(got.Codes) != 1 || got.Codes[0] != tc.number {
+					t.Errorf("token by %s: %d %s", method, a.status, a.body)
+				}
+			}
+			if a := w.post(e, "/revoke", map[string]any{"serial": e.serial(), "passive": true}); a.status == 200 {
+				t.Errorf("revoke: %d %s", a.status, a.body)
+			}
+			w.restart()
+			if a := w.tokenFor(e, vault); a.status == 200 {
+				t.Error("a restart revived it")
+			}
+		})
+	}
+}
+
+// oauthAnswer is what the token endpoint says, good or bad.
+type oauthAnswer struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+	Codes       []int  `json:"error_codes"`
+	Timestamp   string `json:"timestamp"`
+	Trace       string `json:"trace_id"`
+	Correlation string `json:"correlation_id"`
+	Type        string `json:"token_type"`
+	ExpiresIn   int    `json:"expires_in"`
+	AccessToken string `json:"access_token"`
+}
+
+func TestAnExpiredKeyEarnsNothingByAssertion(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	d := w.connect("gw")
+	w.clock.set(d.leaf().NotAfter.Add(time.Second))
+	a := w.token(nil, assertionForm(d, w.assertion(d, jws.ES256, nil), vault))
+	got := decodeAs[oauthAnswer](t, a)
+	if a.status != 401 || got.Error != "invalid_client" || got.Codes[0] != 700027 {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+	w.clock.set(d.leaf().NotBefore.Add(-time.Second))
+	a = w.token(nil, assertionForm(d, w.assertion(d, jws.ES256, nil), vault))
+	if a.status != 401 {
+		t.Errorf("before its time: %d %s", a.status, a.body)
+	}
+}
+
+func TestADisabledIdentityComesBack(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	d := w.connect("gw")
+	w.must(w.a.DisableIdentity(context.Background(), d.clientID(), true))
+	w.must(w.a.DisableIdentity(context.Background(), d.clientID(), false))
+	if a := w.tokenFor(d, vault); a.status != 200 {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
+// An unassignment between the check and the commit wins.
+func TestUnassignmentDuringATokenRequestWins(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	ctx := context.Background()
+	d := w.connect("gw")
+	_, err := w.a.CreateIdentity(ctx, "telemetry", "")
+	w.must(err)
+	w.must(w.a.Assign(ctx, "telemetry", "gw"))
+	u := w.fetch(d, "telemetry")
+	h, err := w.a.lookUp(u.serial(), nil)
+	w.must(err)
+	w.must(w.a.Unassign(ctx, "telemetry", "gw"))
+	r, err := http.NewRequest(http.MethodPost, testURL, nil)
+	w.must(err)
+	if _, err := w.a.issueToken(r, client{holder: h, clientID: u.clientID(), method: "tls_client_auth"}, vault); err == nil {
+		t.Error("a token was issued")
+	}
+}
+
+func TestATokenForAnotherClientIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	d, other := w.connect("gw"), w.connect("other")
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {other.clientID()}, "resource": {vault}}
+	if a := w.token(d, form); a.status != 401 || decodeAs[oauthAnswer](t, a).Error != "invalid_client" {
+		t.Errorf("by certificate: %d %s", a.status, a.body)
+	}
+	form = assertionForm(other, w.assertion(d, jws.ES256, func(_, c map[string]any) { c["iss"], c["sub"] = other.clientID(), other.clientID() }), vault)
+	if a := w.token(nil, form); a.status != 401 || decodeAs[oauthAnswer](t, a).Error != "invalid_client" {
+		t.Errorf("by assertion: %d %s", a.status, a.body)
+	}
+}
