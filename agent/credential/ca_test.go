@@ -338,4 +338,3 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
-

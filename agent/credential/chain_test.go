@@ -72,9 +72,11 @@ func (i *issuance) verify(t *testing.T) error {
 
 func TestHealthyCertificateIsTaken(t *testing.T) {
 	for name, change := range map[string]func(*testing.T, *issuance){
-		"as it should be":              func(*testing.T, *issuance) {},
-		"enrolment, nothing before":    func(_ *testing.T, i *issuance) { i.previous = nil },
-		"leaf alone, issued by a root": func(_ *testing.T, i *issuance) { i.chain = func(l *x509.Certificate) []*x509.Certificate { return []*x509.Certificate{l} } },
+		"as it should be":           func(*testing.T, *issuance) {},
+		"enrolment, nothing before": func(_ *testing.T, i *issuance) { i.previous = nil },
+		"leaf alone, issued by a root": func(_ *testing.T, i *issuance) {
+			i.chain = func(l *x509.Certificate) []*x509.Certificate { return []*x509.Certificate{l} }
+		},
 		"our clock 4 minutes behind":   func(_ *testing.T, i *issuance) { i.tmpl.NotBefore = i.now.Add(4 * time.Minute) },
 		"life of 100 years":            func(_ *testing.T, i *issuance) { i.tmpl.NotAfter = i.now.AddDate(100, 0, 0) },
 		"life of 1 hour, at enrolment": func(_ *testing.T, i *issuance) { i.previous, i.tmpl.NotAfter = nil, i.now.Add(time.Hour) },
@@ -85,7 +87,9 @@ func TestHealthyCertificateIsTaken(t *testing.T) {
 		},
 		"names in another order": func(_ *testing.T, i *issuance) { i.tmpl.URIs[0], i.tmpl.URIs[1] = i.tmpl.URIs[1], i.tmpl.URIs[0] },
 		"nine certificates in between": func(t *testing.T, i *issuance) {
-			i.chain = func(l *x509.Certificate) []*x509.Certificate { return append([]*x509.Certificate{l}, repeat(i.ca.root, 9)...) }
+			i.chain = func(l *x509.Certificate) []*x509.Certificate {
+				return append([]*x509.Certificate{l}, repeat(i.ca.root, 9)...)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +121,9 @@ func TestCertificateThatWouldBreakTheIdentityIsRefused(t *testing.T) {
 			i.chain = func(l *x509.Certificate) []*x509.Certificate { return []*x509.Certificate{l, nil} }
 		}, "holds none"},
 		"chain of 11": {func(_ *testing.T, i *issuance) {
-			i.chain = func(l *x509.Certificate) []*x509.Certificate { return append([]*x509.Certificate{l}, repeat(i.ca.root, 10)...) }
+			i.chain = func(l *x509.Certificate) []*x509.Certificate {
+				return append([]*x509.Certificate{l}, repeat(i.ca.root, 10)...)
+			}
 		}, "chain of 11"},
 		"over 64 KiB of PEM": {func(_ *testing.T, i *issuance) {
 			i.tmpl.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 50<<10)}}

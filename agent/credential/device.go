@@ -206,6 +206,9 @@ func (d *Device) takeAll(records []store.IdentityRecord) {
 	for id := range stale {
 		d.holders[id].current.Store(nil)
 		delete(d.holders, id)
+		for _, subject := range []string{"expiring ", "retire "} {
+			delete(d.notes, subject+id)
+		}
 	}
 	for _, h := range d.holders {
 		if c := h.Current(); c != nil {

@@ -65,7 +65,7 @@ func (h *Holder) take(rec store.IdentityRecord, seed string) {
 	before, now := h.Current(), h.read(rec)
 	if !same(before, now) {
 		h.unsaved, h.attempts, h.lastError, h.next, h.hold, h.keepAt = false, 0, "", 0, 0, 0
-		h.refusals, h.warned = nil, 0
+		h.refusals = nil
 		h.current.Store(now)
 	} else if now != nil && before.Identity != now.Identity {
 		h.current.Store(now)

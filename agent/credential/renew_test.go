@@ -20,10 +20,12 @@ import (
 
 const day = lifecycle.Day
 
-// calm makes the loop of long simulated lives coarser: the promises that hang
-// on the tick of 30 s have tests of their own.
+// calm makes the loop of long simulated lives coarser, and leaves the look at
+// the files to tests of its own.
 func (w *world) calm() *world {
-	w.tick = 5 * time.Minute
+	w.Device.mu.Lock()
+	defer w.Device.mu.Unlock()
+	w.tick, w.check.at = 5*time.Minute, 1<<62
 	return w
 }
 
@@ -347,7 +349,9 @@ func TestRenewByHandSaysEachStepAndRefusesWithACommand(t *testing.T) {
 			t.Errorf("state %s", p.State)
 		}
 		w.wait(time.Minute)
-		w.ca.set(func(a *authority) { a.fail = func(string) error { return refusal(lifecycle.ClassDenied, "rekey", "policy") } })
+		w.ca.set(func(a *authority) {
+			a.fail = func(string) error { return refusal(lifecycle.ClassDenied, "rekey", "policy") }
+		})
 		problem(t, w.Renew(context.Background(), "", nil), "refused")
 	})
 }
