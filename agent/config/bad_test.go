@@ -17,6 +17,9 @@ var badFiles = []struct{ name, text, want string }{
 	{"broken text", "log = \"json\nclock = 1", `1: strings cannot contain newlines; correct the TOML`},
 	{"key twice", "log = \"json\"\n\nlog = \"json\"", `3: Key 'log' has already been defined; correct the TOML`},
 	{"table twice", "[arc]\n[imds]\n[arc]", `3: Key 'arc' has already been defined; correct the TOML`},
+	{"UTF-16", "\xff\xfel\x00o\x00g\x00", `1: is UTF-16; save it as UTF-8`},
+	{"UTF-16, the other way round", "\xfe\xff\x00l\x00o\x00g", `1: is UTF-16; save it as UTF-8`},
+	{"wrong key behind a byte order mark", "\ufefflg = 1", `1: lg: is not a known key; did you mean log?`},
 	{"broken UTF-8", "log = \"\xff\"", `1: invalid UTF-8 byte: 0xff; correct the TOML`},
 	{"a NUL", "log = \"a\x00b\"", `1: TOML files cannot contain control characters: '0x00'; correct the TOML`},
 

@@ -32,13 +32,18 @@ func (l *loader) file(c *Config, path string, data []byte) {
 		l.report(Error{Path: path, Problem: fmt.Sprintf("is larger than %d bytes", MaxSize)})
 		return
 	}
+	text := strings.TrimPrefix(string(data), "\ufeff") // which editors on Windows write
+	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
+		l.report(Error{Path: path, Line: 1, Problem: "is UTF-16", Fix: "save it as UTF-8"})
+		return
+	}
 	var deep int
-	if l.lines, deep = locate(string(data)); deep > 0 {
+	if l.lines, deep = locate(text); deep > 0 {
 		l.report(Error{Path: path, Line: deep, Problem: fmt.Sprintf("is nested more than %d deep", maxDepth), Fix: "no key of this file is"})
 		return
 	}
 	var tree map[string]any
-	if _, err := toml.Decode(string(data), &tree); err != nil {
+	if _, err := toml.Decode(text, &tree); err != nil {
 		l.report(syntaxError(path, err))
 		return
 	}

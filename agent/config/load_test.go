@@ -232,6 +232,12 @@ func TestFlagWinsOverFileWinsOverDefault(t *testing.T) {
 	}
 }
 
+func TestAByteOrderMarkIsNotAKey(t *testing.T) {
+	if c := mustLoad(t, "\ufefflog = \"json\"\r\n"); c.Log != "json" {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func TestAFlagPutsTheFileRight(t *testing.T) {
 	c := mustLoad(t, "[token]\npreset = \"entra\"\ntenant = \"contoso.example\"\n",
 		config.Override{Key: "key.algorithm", Value: "RSA-2048", Flag: "--key-algorithm"})
