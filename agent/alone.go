@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"postern/agent/config"
 	"postern/agent/control"
@@ -16,7 +17,10 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	if err != nil {
 		return err
 	}
-	log := newLog(cfg, c.stderr)
+	log := slog.New(slog.DiscardHandler) // the verb says what happened; -v shows the log too
+	if c.verbose {
+		log = newLog(cfg, c.stderr)
+	}
 	host, err := newHost(hostOptions(cfg, log))
 	if err != nil {
 		return hostFault(err)

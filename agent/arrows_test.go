@@ -57,7 +57,7 @@ var ours = map[string][]string{
 	"github.com/Microsoft/go-winio":   {"platform/windows"},
 	"github.com/spf13/cobra":          {"agent"},
 	"github.com/BurntSushi/toml":      {"agent/config"},
-	"golang.org/x/time":               {"agent/token", "agent/authority/site", "agent/endpoint"},
+	"golang.org/x/time":               {"agent/audit", "agent/token", "agent/authority/site", "agent/endpoint"},
 	"golang.org/x/sync":               {"agent"},
 	"go.step.sm/crypto":               {"agent/credential", "agent/authority", "store"},
 	"github.com/coreos/go-systemd":    {"platform/linux"},

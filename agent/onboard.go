@@ -20,6 +20,9 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	if r.Again {
 		verb = "reconnect"
 	}
+	if err := g.mayConnect(verb); err != nil {
+		return err
+	}
 	claim, err := stepca.ParseClaim(store.NewSecret(r.Claim))
 	if err != nil {
 		return control.NewFault(control.ExitUsage, "claim", "postern authority claim MACHINE   # on the authority, makes a new one", "%s: %w", verb, err)
@@ -50,6 +53,16 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 		return problemFault(verb, err)
 	}
 	step(fmt.Sprintf("certificate until %s, client id %s", standing.NotAfter.Format("2006-01-02"), standing.Identity.ClientID))
+	return nil
+}
+
+// mayConnect refuses before anything is asked of the authority.
+func (g *graph) mayConnect(verb string) error {
+	if _, enrolled := g.device.Enrolment(); verb == "connect" && enrolled {
+		system, _ := g.device.System()
+		return control.NewFault(control.ExitFailed, "already-connected", "postern status   # to begin anew: sudo postern disconnect",
+			"connect: this device is already connected, as %s (%s)", system.Identity.Name, system.Identity.ClientID)
+	}
 	return nil
 }
 
@@ -164,7 +177,20 @@ func upstreamFault(verb string, err error) error {
 	if e == nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), "postern check --only authority-reach", "%s: %w", verb, err)
+	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), classFix(e.Class), "%s: %w", verb, err)
+}
+
+// classFix is the next command when an authority did not do what it was asked.
+func classFix(c lifecycle.Class) string {
+	switch c {
+	case lifecycle.ClassClock:
+		return "postern check --only clock-trusted"
+	case lifecycle.ClassBadResource:
+		return "sudo postern authority resource add RESOURCE   # on the authority, if the resource is right"
+	case lifecycle.ClassRejected, lifecycle.ClassDenied:
+		return "sudo postern authority audit   # on the authority: it says why"
+	}
+	return "postern check --only authority-reach"
 }
 
 func classExit(c lifecycle.Class) int {

@@ -86,7 +86,7 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	}
 	level, err := host.Harden()
 	if err != nil {
-		log.Warn("hardening is incomplete", "level", level, "reason", err)
+		log.Info("hardening is incomplete", "level", level, "reason", err)
 	}
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
 	if err != nil {

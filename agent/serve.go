@@ -58,6 +58,7 @@ func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 		ready()
 	}
 	err = group.Wait()
+	g.stageContact() // the audit's last commit, in close, takes it along
 	g.host.Notify("STOPPING=1")
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -217,6 +218,7 @@ func (g *graph) tend(ctx context.Context) error {
 		case <-signals:
 			g.reload()
 		case <-ticker.C:
+			g.keepContact(ctx)
 			if g.checkFiles(ctx) {
 				g.host.Notify("WATCHDOG=1")
 			}

@@ -47,6 +47,7 @@ type graph struct {
 	workloadSecrets map[string]store.Secret // given instead of made: dev
 	served          func(endpoint.Served)
 	sandbox         string
+	saved           store.ContactRecord // what stands in the cache
 	serving         control.Endpoint
 	recent          recent
 }
@@ -77,14 +78,10 @@ func build(ctx context.Context, p plan) (*graph, error) {
 	if g.file, err = store.OpenIdentity(ctx, dirs.State, options); err != nil {
 		return nil, storeFault(err)
 	}
-	g.clock = lifecycle.NewClock(lifecycle.ClockOptions{
-		Source:  func() lifecycle.Reading { return lifecycle.Reading(p.host.Clock()) },
-		Build:   p.build,
-		Vouched: p.cfg.Clock == "trusted",
-	})
 	if g.cache, err = store.OpenCache(ctx, dirs.State, options); err != nil {
 		return nil, errors.Join(storeFault(err), g.file.Close())
 	}
+	g.clock = g.newClock(p)
 	g.started = g.clock.Now().Wall
 	g.restoreContact()
 	if g.audit, err = audit.Open(audit.Options{Cache: g.cache, Clock: g.clock, UserName: p.host.UserName, Mode: devOnly(p.mode), Log: p.log}); err != nil {
@@ -95,6 +92,17 @@ func build(ctx context.Context, p plan) (*graph, error) {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
+}
+
+// newClock continues where an earlier process of this boot was.
+func (g *graph) newClock(p plan) *lifecycle.Clock {
+	c := g.cache.Contact()
+	return lifecycle.NewClock(lifecycle.ClockOptions{
+		Source:  func() lifecycle.Reading { return lifecycle.Reading(p.host.Clock()) },
+		Build:   p.build,
+		Vouched: p.cfg.Clock == "trusted",
+		Anchor:  lifecycle.Mark{Wall: c.ClockWall, Boot: c.ClockBoot, BootID: c.ClockBootID},
+	})
 }
 
 // wireIdentities builds the rooms that hold keys and tokens.
@@ -150,6 +158,9 @@ func accessFault(id string, err error) error {
 }
 
 func storeFault(err error) error {
+	if errors.Is(err, store.ErrLocked) {
+		return control.NewFault(control.ExitFailed, "already-running", "postern status   # asks the agent that runs", "another postern is at work: %w", err)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return accessFault("state-dir-access", err)
 	}
@@ -171,11 +182,6 @@ func (g *graph) storeOptions(p plan) store.Options {
 		},
 		Now: func() time.Time { return p.host.Clock().Wall },
 	}
-}
-
-func (g *graph) restoreContact() {
-	c := g.cache.Contact()
-	g.contact.Restore(c.LastContact, lifecycle.Failure{At: c.LastFailure, Reason: c.FailureReason})
 }
 
 // close releases the databases; the graph is not usable afterwards.

@@ -70,4 +70,10 @@ type ContactRecord struct {
 	LastFailure   time.Time `json:"last_failure,omitzero"`
 	FailureClass  string    `json:"failure_class,omitempty"`
 	FailureReason string    `json:"failure_reason,omitempty"`
+
+	// The newest reading at which the wall clock was confirmed: it counts for
+	// later processes of the same boot.
+	ClockWall   time.Time     `json:"clock_wall,omitzero"`
+	ClockBoot   time.Duration `json:"clock_boot_ns,omitempty"`
+	ClockBootID string        `json:"clock_boot_id,omitempty"`
 }

@@ -11,6 +11,10 @@ type ClockOptions struct {
 	Build   time.Time      // when this program was made; zero if unknown
 	Floor   time.Time      // the persisted floor; zero if there is none
 	Vouched bool           // configuration says clock = "trusted"
+	// Anchor is what an earlier process of this boot returned from Anchor: a
+	// restart does not forget that the clock was confirmed. One of another boot
+	// counts for nothing. Zero if there is none.
+	Anchor Mark
 }
 
 // Clock is the wall clock with its verdict, for the whole agent: the only
@@ -26,7 +30,7 @@ type Clock struct {
 func NewClock(o ClockOptions) *Clock {
 	return &Clock{
 		source: o.Source,
-		state:  ClockState{Vouched: o.Vouched, Build: o.Build, Floor: o.Floor},
+		state:  ClockState{Vouched: o.Vouched, Build: o.Build, Floor: o.Floor, Anchor: o.Anchor, Confirmed: !o.Anchor.Wall.IsZero()},
 	}
 }
 
@@ -64,6 +68,18 @@ func (c *Clock) Observe(date time.Time) {
 	r := c.source()
 	r.Wall = r.Wall.Round(0).UTC()
 	c.state, _ = Judge(c.state.see(date, r), r)
+}
+
+// Anchor is the newest reading of this boot that the kernel or the authority
+// stood for; zero if there is none. Stored, it lets the next process of the
+// same boot believe a clock that went on in step.
+func (c *Clock) Anchor() Mark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.state.Confirmed {
+		return Mark{}
+	}
+	return c.state.Anchor
 }
 
 // Floor is a time that has certainly passed, UTC; zero if nothing is known.

@@ -199,3 +199,35 @@ func TestReasonSaysHowFarTheClockIsOff(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestRestartOfTheProcessKeepsAConfirmedClock: an agent that is restarted while
+// the link is down, on a machine whose kernel never heard of a time server,
+// must not forget what the authority confirmed a minute ago.
+func TestRestartOfTheProcessKeepsAConfirmedClock(t *testing.T) {
+	start := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	r := lifecycle.Reading{Wall: start, Boot: time.Hour, BootID: "a"}
+	source := func() lifecycle.Reading { return r }
+	first := lifecycle.NewClock(lifecycle.ClockOptions{Source: source})
+	if first.Now().Trusted || !first.Anchor().Wall.IsZero() {
+		t.Fatal("nobody confirmed this clock")
+	}
+	first.Observe(start)
+	anchor := first.Anchor()
+	for _, c := range []struct {
+		name    string
+		reading lifecycle.Reading
+		trusted bool
+	}{
+		{"in step, same boot", lifecycle.Reading{Wall: start.Add(time.Minute), Boot: time.Hour + time.Minute, BootID: "a"}, true},
+		{"stepped back an hour", lifecycle.Reading{Wall: start.Add(-time.Hour), Boot: time.Hour + time.Minute, BootID: "a"}, false},
+		{"stepped forward a day", lifecycle.Reading{Wall: start.Add(25 * time.Hour), Boot: time.Hour + time.Minute, BootID: "a"}, false},
+		{"another boot", lifecycle.Reading{Wall: start.Add(time.Minute), Boot: time.Minute, BootID: "b"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			clock := lifecycle.NewClock(lifecycle.ClockOptions{Source: func() lifecycle.Reading { return c.reading }, Anchor: anchor})
+			if got := clock.Now(); got.Trusted != c.trusted {
+				t.Errorf("trusted is %v (%s), want %v", got.Trusted, got.Reason, c.trusted)
+			}
+		})
+	}
+}
