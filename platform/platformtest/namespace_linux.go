@@ -12,13 +12,10 @@ import (
 // InNamespace runs f on a thread of its own with private copies of what flags
 // name (unix.CLONE_NEWNS, unix.CLONE_NEWNET); nothing that it mounts or routes
 // is seen outside. It needs root. f must not start goroutines that need the
-// namespace, and must not call t.FailNow from others.
+// namespace; what it starts by exec inherits it.
 func InNamespace(t *testing.T, flags int, f func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with its namespaces
+	onSpareThread(func() {
 		if err := unix.Unshare(flags | unix.CLONE_FS); err != nil {
 			t.Errorf("unshare: %v", err)
 			return
@@ -30,6 +27,22 @@ func InNamespace(t *testing.T, flags int, f func()) {
 			}
 		}
 		f()
+	})
+}
+
+// onSpareThread runs f on a thread that ends with it and is not the main one,
+// whose namespaces are what /proc/self shows of the whole process.
+func onSpareThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onSpareThread(f) // cannot land here again: we sit on it
+			return
+		}
+		f() // never unlocked: the thread dies with its namespaces
 	}()
 	<-done
 }
