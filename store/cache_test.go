@@ -281,9 +281,7 @@ func TestWrittenBytesAreCountedByDay(t *testing.T) {
 // survives reopening, deletion of the file and damage to single values of it.
 func TestCacheBehavesLikeAMap(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		dir, err := os.MkdirTemp("", "cache")
-		must(t, err)
-		defer func() { must(t, os.RemoveAll(dir)) }()
+		dir := scratch(t)
 		c := value(OpenCache(context.Background(), dir, Options{}))(t)
 		memory, disk := map[TokenKey]TokenRecord{}, map[TokenKey]TokenRecord{}
 		seq, stored, age := uint64(0), uint64(0), 0

@@ -186,10 +186,22 @@ func contents(t testing.TB, dir string) map[string]string {
 	return files
 }
 
+// scratch is a directory for tests of many files, in memory where there is
+// such a place: fsync on a busy disk would take most of their time.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "postern")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 // lay writes files into a new directory.
 func lay(t testing.TB, files map[string]string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := scratch(t)
 	for name, content := range files {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
