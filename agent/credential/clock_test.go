@@ -130,9 +130,10 @@ func TestCK2StepIsNoticedWithinOneTick(t *testing.T) {
 	for name, step := range map[string]time.Duration{"forward": 25 * time.Hour, "back": -25 * time.Hour, "past the end": 100 * day} {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T, w *world) {
-				w.on()
+				w.on().calm()
 				w.connect()
 				w.wait(30 * day) // the floor is well below
+				w.brisk()
 				w.ca.set(func(a *authority) { a.fail = down })
 				w.board.set(func(b *board) { b.synced, b.skew = false, step })
 				w.wait(31 * time.Second)
@@ -156,9 +157,10 @@ func TestCK2StepIsNoticedWithinOneTick(t *testing.T) {
 // CK3: work that fell due in a suspend is done within one tick after it.
 func TestCK3SuspendOfTwelveHoursIsWorkedOffWithinATick(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		w.on()
+		w.on().calm()
 		st := w.connect()
 		w.wait(time.Until(st.RenewAt) - 6*time.Hour)
+		w.brisk()
 		calls := w.ca.total()
 		// Both clocks go on while monotonic timers stand still.
 		w.board.set(func(b *board) { b.suspended, b.skew = 12*time.Hour, 12*time.Hour })
@@ -203,7 +205,9 @@ func TestFloorIsStoredWithOtherWritesAtStateChangesAndAtTheEndAtMostHourly(t *te
 		w.wait(10 * time.Minute)
 		writes = 0
 		stored := func() time.Time { dev, err := w.file.Device(); must(t, err); return dev.Floor }
+		w.calm()
 		w.wait(5 * day)
+		w.brisk()
 		if writes != 0 {
 			t.Fatalf("an idle device wrote %d times", writes)
 		}

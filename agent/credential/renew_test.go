@@ -29,6 +29,16 @@ func (w *world) calm() *world {
 	return w
 }
 
+// brisk gives the loop its real tick again.
+func (w *world) brisk() *world {
+	w.Device.mu.Lock()
+	w.tick, w.check.at = maxTick, 0
+	w.Device.mu.Unlock()
+	w.nudge()
+	w.wait(0)
+	return w
+}
+
 func TestCertificateIsRenewedOnceAt45DaysWithStableJitter(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.on().calm()
