@@ -16,21 +16,34 @@ import (
 // group, if any, that may read.
 type policy struct {
 	access platform.Access
-	uid    uint32 // ours; root is always allowed as an owner
-	gid    int64  // readers, -1 for none
+	uid    uint32        // ours; root is always allowed as an owner
+	gid    int64         // readers, -1 for none
+	fixer  func() string // who should own things, "postern:himds", for chown
 }
 
 // policy resolves a; the group is looked up when it is needed for the first
 // time, so that `install` and `status` work before it exists. The error wraps
 // platform.ErrNoGroup.
 func (h *Host) policy(a platform.Access) (policy, error) {
-	p := policy{access: a, uid: uid(), gid: -1}
+	p := policy{access: a, uid: uid(), gid: -1, fixer: h.owners}
 	if a != platform.TokenReaders || h.group == "" {
 		return p, nil
 	}
 	gid, err := h.readers()
 	p.gid = gid
 	return p, err
+}
+
+// owners names us for chown: "postern:himds", or numbers where names are missing.
+func (h *Host) owners() string {
+	name := h.UserName(h.Self())
+	if name == "" {
+		name = fmt.Sprint(uid())
+	}
+	if h.group != "" {
+		name += ":" + h.group
+	}
+	return name
 }
 
 // readers is the gid of the readers' group.
@@ -141,7 +154,7 @@ func (p policy) judge(n *node, acl, def []aclEntry) error {
 		chmod = fmt.Sprintf("chmod %04o %s", p.dirMode(), n.path)
 	}
 	if n.st.Uid != 0 && n.st.Uid != p.uid {
-		f.add(fmt.Sprintf("owner is uid %d, want %s", n.st.Uid, p.owners()), fmt.Sprintf("chown %d %s", p.uid, n.path))
+		f.add(fmt.Sprintf("owner is uid %d, want %s", n.st.Uid, p.wanted()), p.chown(dir)+" "+n.path)
 		f.readers = append(f.readers, fmt.Sprintf("uid %d", n.st.Uid))
 	}
 	if !dir && n.st.Nlink != 1 {
@@ -181,7 +194,15 @@ func (p policy) judge(n *node, acl, def []aclEntry) error {
 	}
 }
 
-func (p policy) owners() string {
+func (p policy) chown(dir bool) string {
+	flag := ""
+	if dir {
+		flag = "-R "
+	}
+	return "chown " + flag + p.fixer()
+}
+
+func (p policy) wanted() string {
 	if p.uid == 0 {
 		return "root"
 	}

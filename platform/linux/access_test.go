@@ -43,7 +43,7 @@ func TestNoCombinationLetsAStrangerIn(t *testing.T) {
 		reader := kernelAllows(&n.st, acl, 5555, readers)
 		other := kernelAllows(&n.st, acl, stranger, foreignGroup)
 		for _, a := range []platform.Access{platform.Private, platform.TokenReaders, platform.Public} {
-			p := policy{access: a, uid: us, gid: -1}
+			p := policy{access: a, uid: us, gid: -1, fixer: func() string { return "us" }}
 			if a == platform.TokenReaders {
 				p.gid = readers
 			}

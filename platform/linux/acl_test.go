@@ -72,7 +72,7 @@ func FuzzACL(f *testing.F) {
 		}
 		st := unix.Stat_t{Mode: unix.S_IFREG | 0o640, Uid: 942, Gid: 0, Nlink: 1}
 		n := &node{path: "/key", st: st}
-		p := policy{access: platform.Private, uid: 942, gid: -1}
+		p := policy{access: platform.Private, uid: 942, gid: -1, fixer: func() string { return "us" }}
 		if p.judge(n, entries, nil) != nil {
 			return
 		}

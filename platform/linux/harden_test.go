@@ -103,12 +103,8 @@ func playConfined() error {
 	if err != nil {
 		return err
 	}
-	for path, a := range map[string]platform.Access{h.dirs.State: platform.Private, h.dirs.Runtime: platform.Public} {
-		if err := h.Secure(path, a); err != nil {
-			return err
-		}
-	}
-	if err := h.Secure(h.dirs.Tokens, platform.TokenReaders); err != nil {
+	if err := errors.Join(h.Secure(h.dirs.State, platform.Private), h.Secure(h.dirs.Runtime, platform.Public),
+		h.Secure(h.dirs.Tokens, platform.TokenReaders)); err != nil {
 		return err
 	}
 	d, err := h.OpenDir(h.dirs.Tokens, platform.TokenReaders)
@@ -124,42 +120,55 @@ func playConfined() error {
 		return err
 	}
 	fmt.Println(level)
-	exe, err := os.Executable()
-	if err != nil {
-		return err
+	for name, err := range workOf(h, base, d, ln) {
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	self := exec.Command(exe)
-	self.Env = append(os.Environ(), childVariable+"=true")
-	may := map[string]error{
-		"write state":       h.WriteFile(filepath.Join(h.dirs.State, "x"), []byte("x"), platform.Private),
-		"write state again": h.WriteFile(filepath.Join(h.dirs.State, "x"), []byte("y"), platform.Private),
+	for name, err := range mischief(base) {
+		if !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("may %s: %v", name, err) //nolint:errorlint // the result of a trial, often nil
+		}
+	}
+	return nil
+}
+
+// workOf is what a confined agent does all day.
+func workOf(h *Host, base string, d platform.Dir, ln net.Listener) map[string]error {
+	state := filepath.Join(h.dirs.State, "x")
+	return map[string]error{
+		"write state":       h.WriteFile(state, []byte("x"), platform.Private),
+		"write state again": h.WriteFile(state, []byte("y"), platform.Private),
 		"make a challenge":  d.Create("a.key", []byte("x")),
 		"check tokens":      d.Check(),
 		"remove it":         d.Remove("a.key"),
 		"read accounts":     readable("/etc/passwd"),
 		"read ca":           readable(filepath.Join(base, "ca.pem")),
 		"dial and accept":   roundTrip(ln),
-		"run itself":        self.Run(),
+		"run itself":        runSelf(),
 		"listen on unix":    listens("unix", filepath.Join(h.dirs.Runtime, "s")),
 	}
-	for name, err := range may {
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	mayNot := map[string]error{
+}
+
+// mischief is what it must not be able to do.
+func mischief(base string) map[string]error {
+	return map[string]error{
 		"read elsewhere":  readable(filepath.Join(base, "private")),
 		"write elsewhere": os.WriteFile(filepath.Join(base, "new"), nil, 0o600),
 		"write config":    os.WriteFile("/etc/postern-test", nil, 0o600),
 		"run a shell":     exec.Command("/bin/sh", "-c", "true").Run(),
 		"listen on tcp":   listens("tcp4", "127.0.0.1:0"),
 	}
-	for name, err := range mayNot {
-		if !errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("may %s: %v", name, err) //nolint:errorlint // the result of a trial, often nil
-		}
+}
+
+func runSelf() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
 	}
-	return nil
+	self := exec.Command(exe)
+	self.Env = append(os.Environ(), childVariable+"=true")
+	return self.Run()
 }
 
 func readable(path string) error {

@@ -97,7 +97,7 @@ func (h *Host) takeInherited(l platform.Listener) (net.Listener, error) {
 		if s.file == nil || s.name != "" && s.name != l.Name || s.network != l.Network {
 			continue
 		}
-		if s.address != l.Address {
+		if !sameAddress(s.address, l.Address) {
 			if s.name != "" {
 				other = s.address
 			}
@@ -118,4 +118,14 @@ func (h *Host) takeInherited(l platform.Listener) (net.Listener, error) {
 		return nil, fmt.Errorf("socket activation: %s was handed over for %s, configured is %s", l.Name, other, l.Address)
 	}
 	return nil, nil
+}
+
+// sameAddress compares addresses however they are written, and paths as they are.
+func sameAddress(a, b string) bool {
+	x, err1 := netip.ParseAddrPort(a)
+	y, err2 := netip.ParseAddrPort(b)
+	if err1 != nil || err2 != nil {
+		return a == b
+	}
+	return x == y
 }

@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -68,6 +69,10 @@ func (h *Host) tcpPeer(c *net.TCPConn) platform.Peer {
 			if _, err := sockDiag(ours, theirs); err == nil {
 				return platform.Unknown
 			}
+		}
+		if errors.Is(err, errNoDiag) {
+			h.without.sockDiag.Store(true)
+			h.log.Warn("callers are looked up in /proc/net/tcp, which is slow", "reason", err)
 		}
 	}
 	return h.procPeer(theirs, ours)
