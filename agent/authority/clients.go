@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,6 +30,7 @@ type Clients struct {
 
 type clientKey struct {
 	leaf  [sha256.Size]byte
+	key   [sha256.Size]byte // of the signer: a certificate is worth nothing with another's key
 	hosts string
 }
 
@@ -54,6 +56,11 @@ func (c *Clients) With(cert *tls.Certificate, hosts ...string) *http.Client {
 		return c.Plain()
 	}
 	key := clientKey{leaf: sha256.Sum256(cert.Certificate[0]), hosts: strings.Join(hosts, " ")}
+	if signer, ok := cert.PrivateKey.(crypto.Signer); ok {
+		if der, err := x509.MarshalPKIXPublicKey(signer.Public()); err == nil {
+			key.key = sha256.Sum256(der)
+		}
+	}
 	return c.client(key, cert, hosts)
 }
 

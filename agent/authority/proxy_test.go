@@ -220,6 +220,11 @@ func TestClientsBelongToOneCertificate(t *testing.T) {
 		if clients.With(a, host) == clients.With(a) || clients.With(nil, host) != clients.Plain() {
 			t.Error("hosts do not tell clients apart")
 		}
+		mixed := *a
+		mixed.PrivateKey = b.PrivateKey
+		if clients.With(&mixed, host) == clients.With(a, host) {
+			t.Error("a client is used for a certificate with another key")
+		}
 		if got := ask(clients.With(a)); got != "" {
 			t.Errorf("spoke for %q without a host", got)
 		}

@@ -2,7 +2,9 @@ package oauth_test
 
 import (
 	"crypto"
+	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -43,7 +45,8 @@ type double struct {
 	headers  []map[string]any
 	issue    func(form map[string][]string) string // audience of the token
 	answer   func(rw http.ResponseWriter, r *http.Request, n int) bool
-	looks    int // at the metadata
+	looks    int            // at the metadata
+	pki      *x509.CertPool // if set, whose client certificates are believed
 }
 
 func newDouble(t *testing.T, w *authoritytest.World, who *credential.Credential) *double {
@@ -111,7 +114,7 @@ func (d *double) token(rw http.ResponseWriter, r *http.Request) {
 	}
 	rw.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(rw).Encode(map[string]any{
-		"access_token": authoritytest.JWT(`{"aud":"` + audience + `"}`), "token_type": "Bearer", "expires_in": 3600,
+		"access_token": authoritytest.JWT(fmt.Sprintf(`{"aud":%q,"jti":"%d"}`, audience, len(d.requests))), "token_type": "Bearer", "expires_in": 3600,
 	})
 }
 
@@ -129,12 +132,26 @@ func (d *double) authenticate(r *http.Request) bool {
 	}
 	if r.PostForm.Get("client_assertion") == "" {
 		peers := r.TLS.PeerCertificates
+		if d.pki != nil && (len(peers) == 0 || !believed(peers, d.pki)) {
+			return false
+		}
 		return len(peers) > 0 && len(peers[0].URIs) > 0 && peers[0].URIs[0].String() == "urn:device:"+id
 	}
 	if len(r.TLS.PeerCertificates) > 0 || r.PostForm.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
 		return false
 	}
 	return d.assertion(r.PostForm.Get("client_assertion"), id, pub)
+}
+
+func believed(peers []*x509.Certificate, roots *x509.CertPool) bool {
+	between := x509.NewCertPool()
+	for _, c := range peers[1:] {
+		between.AddCert(c)
+	}
+	options := verifyAt(roots)
+	options.Intermediates = between
+	_, err := peers[0].Verify(options)
+	return err == nil
 }
 
 func (d *double) assertion(compact, id string, pub crypto.PublicKey) bool {

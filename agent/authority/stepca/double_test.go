@@ -83,6 +83,14 @@ func (d *double) peer(rw http.ResponseWriter, r *http.Request) *x509.Certificate
 		return nil
 	}
 	leaf := r.TLS.PeerCertificates[0]
+	between := x509.NewCertPool()
+	for _, c := range r.TLS.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: d.w.PKI.Pool(), Intermediates: between, CurrentTime: leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		refuse(rw, http.StatusUnauthorized, unauthorized)
+		return nil
+	}
 	if now := time.Now(); now.After(leaf.NotAfter) {
 		refuse(rw, http.StatusUnauthorized, "The request lacked necessary authorization to be completed: certificate expired on "+leaf.NotAfter.String()+".")
 		return nil
