@@ -60,7 +60,7 @@ func freeBuffer(b *[]byte) {
 	buffers.Put(b)
 }
 
-// send writes one answer: headers and body in one go, and within writeTime.
+// send writes one answer, headers and body in one go.
 func (x *exchange) send(status int, contentType []string, body []byte) {
 	h := x.w.Header()
 	h["Cache-Control"] = valueNoStore
@@ -68,10 +68,6 @@ func (x *exchange) send(status int, contentType []string, body []byte) {
 	h["Cross-Origin-Resource-Policy"] = valueSameOrigin
 	h["Content-Type"] = contentType
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	if x.conn != nil {
-		// net/http takes the deadline away again. An error would show in the write.
-		_ = x.conn.SetWriteDeadline(time.Now().Add(writeTime))
-	}
 	x.status, x.begun = status, true
 	x.w.WriteHeader(status)
 	_, _ = x.w.Write(body) // the client is gone, or too slow: net/http closes

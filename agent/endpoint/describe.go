@@ -49,22 +49,31 @@ func wordsOf(err error) string {
 // never the word that makes every credential chain believe that there is no
 // IMDS here (wire.md, section 8).
 func clean(text, stateDir string) string {
-	if stateDir != "" && stateDir != "/" {
-		stateDir = strings.TrimRight(stateDir, `/\`)
-		text = strings.ReplaceAll(text, stateDir+"/", "")
-		text = strings.ReplaceAll(text, stateDir+`\`, "")
-		text = strings.ReplaceAll(text, stateDir, "the state directory")
-	}
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, text)
+	if stateDir = strings.TrimRight(stateDir, `/\`); stateDir != "" {
+		text = withoutPath(text, stateDir)
+	}
 	text = withoutTokens(text)
 	text = withoutWord(text, "unreachable", "not reachable")
 	if len(text) > maxDescription {
 		text = strings.ToValidUTF8(text[:maxDescription], "")
+	}
+	return text
+}
+
+// withoutPath leaves only names relative to dir, also where taking one out
+// makes another.
+func withoutPath(text, dir string) string {
+	const instead = "the state directory"
+	for !strings.Contains(instead, dir) && strings.Contains(text, dir) {
+		text = strings.ReplaceAll(text, dir+"/", "")
+		text = strings.ReplaceAll(text, dir+`\`, "")
+		text = strings.ReplaceAll(text, dir, instead)
 	}
 	return text
 }

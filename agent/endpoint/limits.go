@@ -188,6 +188,26 @@ type conn struct {
 	// after another.
 	mayIMDS bool
 	asked   time.Time
+
+	armed bool // a write deadline stands; used by the serving goroutine alone
+}
+
+// Write gives every answer writeTime from its first byte, those that net/http
+// sends by itself included: a client that never reads must not keep its place
+// (Server.WriteTimeout would count the wait for the authority).
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.armed {
+		if err := c.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
+}
+
+// SetWriteDeadline is how net/http ends an answer: with the zero time.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.armed = !t.IsZero()
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Close closes the connection and gives its place back.
