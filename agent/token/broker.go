@@ -111,17 +111,17 @@ func (b *Broker) Token(ctx context.Context, r Request) (Token, error) {
 	if !ok {
 		return Token{}, stranger(&r, &standing)
 	}
+	a := ask{request: r, standing: standing, key: key{standing.Identity.ClientID, r.Resource}}
 	// The only choke point: nothing below may hand out a token that this did
 	// not allow (TestNothingIsHandedOutPastTheGrants).
-	reason, ok := b.grants.Load().Allow(r.Caller, standing.Identity, r.Resource)
+	a.reason, ok = b.grants.Load().Allow(r.Caller, standing.Identity, r.Resource)
 	if !ok {
-		return Token{}, b.refuseByGrant(&r, standing.Identity, reason)
+		return Token{}, b.refuseByGrant(&a)
 	}
 	if !standing.State.ServesCached(true) {
 		b.count.refusedByState.Add(1)
 		return Token{}, stateError(&standing, nil)
 	}
-	a := ask{request: &r, standing: &standing, reason: reason, key: key{standing.Identity.ClientID, r.Resource}}
 	now := b.clock.Now()
 	m, forced := b.cached(&a, now)
 	if left := m.left(now); left > 0 && !forced && !(standing.State.MayIssue() && wantsFresher(m, left)) {
@@ -139,11 +139,12 @@ func stranger(r *Request, device *credential.Standing) error {
 	return ErrUnknownIdentity
 }
 
-// ask is one request on its way through the broker.
+// ask is one request on its way through the broker. It holds values: pointers
+// in it would put each cached request on the heap.
 type ask struct {
-	request  *Request
-	standing *credential.Standing
-	reason   string // why it is allowed
+	request  Request
+	standing credential.Standing
+	reason   string // why it is allowed, or not
 	key      key
 }
 
@@ -186,7 +187,7 @@ func (b *Broker) fresh(ctx context.Context, a *ask, m *minted, forced bool, now 
 	live := m.left(now) > 0
 	if !a.standing.State.MayIssue() {
 		b.count.refusedByState.Add(1)
-		return Token{}, stateError(a.standing, nil)
+		return Token{}, stateError(&a.standing, nil)
 	}
 	f, err := b.join(a, now, live, forced)
 	if err == nil {
@@ -222,7 +223,7 @@ func (b *Broker) answer(a *ask, m *minted, left time.Duration, now lifecycle.Ins
 		b.count.fetched.Add(1)
 	}
 	b.audit(Event{
-		Name: TokenIssued, Reason: a.reason, Request: *a.request, Identity: a.standing.Identity,
+		Name: TokenIssued, Reason: a.reason, Request: a.request, Identity: a.standing.Identity,
 		Source: source, Token: m.digest, Expires: expires,
 	})
 	return Token{
@@ -236,25 +237,28 @@ func (b *Broker) explain(a *ask, err error) error {
 	var limit *LimitError
 	if errors.As(err, &limit) {
 		b.count.refusedByLimit.Add(1)
-		b.deny(a.request, a.standing.Identity, limit.Error())
+		b.deny(a, limit.Error())
 		return err
 	}
 	var upstream *lifecycle.Error
 	if a.standing.State == lifecycle.Offline && errors.As(err, &upstream) &&
 		upstream.Class == lifecycle.ClassTransient && !upstream.Answered {
-		return stateError(a.standing, err)
+		return stateError(&a.standing, err)
 	}
 	return err
 }
 
-func (b *Broker) refuseByGrant(r *Request, id credential.Identity, reason string) error {
+func (b *Broker) refuseByGrant(a *ask) error {
 	b.count.refusedByGrant.Add(1)
-	b.deny(r, id, reason)
-	return &GrantError{Peer: r.Caller.Peer, Identity: id, Resource: r.Resource, Reason: reason, Fix: grantCommand(r, id)}
+	b.deny(a, a.reason)
+	return &GrantError{
+		Peer: a.request.Caller.Peer, Identity: a.standing.Identity, Resource: a.request.Resource,
+		Reason: a.reason, Fix: grantCommand(&a.request, a.standing.Identity),
+	}
 }
 
-func (b *Broker) deny(r *Request, id credential.Identity, reason string) {
-	b.audit(Event{Name: TokenDenied, Reason: reason, Request: *r, Identity: id})
+func (b *Broker) deny(a *ask, reason string) {
+	b.audit(Event{Name: TokenDenied, Reason: reason, Request: a.request, Identity: a.standing.Identity})
 }
 
 // stateError words a state that gives no token; try is the attempt that

@@ -36,8 +36,8 @@ type warmth struct {
 // is unwritten and returns nil. It wakes every 30 s, when a fetch has ended,
 // and when contact is regained.
 func (b *Broker) Run(ctx context.Context) error {
+	regained := b.contact.Regained() // asked for again only after it fired, or one would be missed
 	for {
-		regained := b.contact.Regained()
 		timer := time.NewTimer(b.round(ctx))
 		select {
 		case <-ctx.Done():
@@ -47,6 +47,7 @@ func (b *Broker) Run(ctx context.Context) error {
 			b.save(last)
 			return nil
 		case <-regained:
+			regained = b.contact.Regained()
 			b.spread(b.contact.Outage())
 		case <-b.wake:
 		case <-timer.C:
@@ -89,6 +90,8 @@ type candidate struct {
 	minted *minted
 	left   time.Duration
 	from   time.Duration // boot-time clock: not before, for a failure or a spread
+	called bool          // its round has begun
+	flying bool          // it is being fetched
 }
 
 // refresh starts the background fetches that are due and returns the time
@@ -98,8 +101,11 @@ func (b *Broker) refresh(now lifecycle.Instant) time.Duration {
 	if len(due) > 0 && b.contact.Failures() > 0 {
 		due, next = b.probe(due, now)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, c := range due {
-		if !b.startBackground(c, now) {
+		c.slot.called = true
+		if !b.startBackgroundLocked(c.slot, now) {
 			next = min(next, warmRetry)
 		}
 	}
@@ -111,8 +117,11 @@ func (b *Broker) candidates(now lifecycle.Instant) []candidate {
 	var all []candidate
 	b.mu.RLock()
 	for k, s := range b.slots {
-		if s.unused(now) < warmLife && b.flights[k] == nil {
-			all = append(all, candidate{slot: s, minted: s.minted, left: s.minted.left(now), from: max(s.notBefore, s.spread)})
+		if s.unused(now) < warmLife {
+			all = append(all, candidate{
+				slot: s, minted: s.minted, left: s.minted.left(now), from: max(s.notBefore, s.spread),
+				called: s.called, flying: b.flights[k] != nil,
+			})
 		}
 	}
 	b.mu.RUnlock()
@@ -126,7 +135,7 @@ func (b *Broker) candidates(now lifecycle.Instant) []candidate {
 			standing, _ = b.identities.Standing(id)
 			standings[id] = standing
 		}
-		return !standing.State.MayIssue()
+		return c.flying || !standing.State.MayIssue()
 	})
 }
 
@@ -140,8 +149,10 @@ func dueAmong(all []candidate, now lifecycle.Instant) (due []candidate, next tim
 		in := c.left - (life - lifecycle.KeepWarm(life)) // a token that is over is due
 		held := c.from - now.Boot
 		switch {
-		case max(in, held) <= 0:
+		case held <= 0 && (in <= 0 || c.called):
 			due = append(due, c)
+		case c.called:
+			next = min(next, held)
 		case held <= 0 && in <= life/warmTogether:
 			soon = append(soon, c)
 			next = min(next, in)
@@ -176,17 +187,15 @@ func (b *Broker) probe(due []candidate, now lifecycle.Instant) ([]candidate, tim
 	return due[:1], wait
 }
 
-// startBackground starts a fetch unless it must wait for lanes or the upstream
-// gate, of which callers have the larger part. It returns false to be asked again soon.
-func (b *Broker) startBackground(c candidate, now lifecycle.Instant) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	k := c.slot.key
-	if b.slots[k] != c.slot || b.flights[k] != nil {
+// startBackgroundLocked starts a fetch unless it must wait for lanes or the
+// upstream gate, of which callers have the larger part. It returns false to be
+// asked again soon.
+func (b *Broker) startBackgroundLocked(s *slot, now lifecycle.Instant) bool {
+	if b.slots[s.key] != s || b.flights[s.key] != nil {
 		return true
 	}
-	if err := b.refusals.find(k); err != nil {
-		c.slot.notBefore = now.Boot + rejectedLife
+	if err := b.refusals.find(s.key); err != nil {
+		s.called, s.notBefore = false, now.Boot+rejectedLife
 		return true
 	}
 	background := 0
@@ -198,20 +207,21 @@ func (b *Broker) startBackground(c candidate, now lifecycle.Instant) bool {
 	if background >= warmAtOnce || len(b.lanes) >= upstreamAtOnce || b.upstream.Tokens() < backgroundKeeps || take(b.upstream) > 0 {
 		return false
 	}
-	b.startLocked(&flight{key: k, owner: c.slot.owner, background: true})
+	b.startLocked(&flight{key: s.key, owner: s.owner, background: true})
 	return true
 }
 
-// tend puts the cache in order: tokens taken before the clock was put right
-// get their true dates, keys that nobody asks for and whose token is over go,
-// and so do those of identities that are no longer here.
+// tend puts the cache in order: tokens are tied to the clocks of now; keys that
+// nobody asks for and whose token is over go, and so do those of identities
+// that are no longer here.
 func (b *Broker) tend(now lifecycle.Instant) {
 	b.mu.Lock()
 	ids := make(map[string]bool)
 	for k, s := range b.slots {
-		switch fresh := s.minted.rebased(now); {
-		case fresh != s.minted:
-			s.minted = fresh
+		was := s.minted
+		s.minted = was.rebased(now)
+		switch {
+		case was.trusted != s.minted.trusted:
 			b.unsaved.put(k)
 		case s.unused(now) >= warmLife && s.minted.over(now) && b.flights[k] == nil:
 			b.dropLocked(k)

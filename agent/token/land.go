@@ -52,6 +52,9 @@ func (b *Broker) join(a *ask, now lifecycle.Instant, live, forced bool) (*flight
 }
 
 func (b *Broker) startLocked(f *flight) *flight {
+	if s := b.slots[f.key]; s != nil {
+		s.called = false
+	}
 	f.done = make(chan struct{})
 	b.flights[f.key] = f
 	go b.fly(f)

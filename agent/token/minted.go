@@ -30,6 +30,7 @@ type slot struct {
 	attempt   int           // failed tries in a row; guarded by Broker.mu
 	notBefore time.Duration // boot-time clock: no try for a fresher one before it; guarded by Broker.mu
 	spread    time.Duration // boot-time clock: no background try before it; guarded by Broker.mu
+	called    bool          // a round of refreshes has begun, and it is one of them; guarded by Broker.mu
 	lastError string        // of the last try, empty after a success; guarded by Broker.mu
 }
 
@@ -106,16 +107,23 @@ func (m *minted) matches(hexSum string) bool {
 	return subtle.ConstantTimeCompare([]byte(hex.EncodeToString(m.sum[:])), []byte(hexSum)) == 1
 }
 
-// rebased is m as it would be had the clock been trusted at its birth, if that
-// can be said now: same boot, trusted clock. Otherwise m itself. Without it, a
-// token taken before the clock was put right would be useless after a restart.
+// rebased is m on the clocks of now, if that can be said: the clock is trusted.
+// A token that was taken before the clock was put right gets its true dates,
+// or it would be useless after a restart; one of an earlier boot is tied to the
+// boot-time clock of this one, or it would be useless if trust were lost.
+// Otherwise it is m itself.
 func (m *minted) rebased(now lifecycle.Instant) *minted {
-	if m.trusted || !now.Trusted || m.bootID == "" || m.bootID != now.BootID || now.Boot < m.issuedBoot {
+	sameBoot := m.bootID != "" && m.bootID == now.BootID && now.Boot >= m.issuedBoot
+	if !now.Trusted || m.trusted == sameBoot || now.BootID == "" {
 		return m
 	}
-	r, life := *m, m.life()
-	r.issued = now.Wall.Add(m.issuedBoot - now.Boot)
-	r.expires, r.trusted = r.issued.Add(life), true
+	r := *m
+	if sameBoot {
+		r.issued = now.Wall.Add(m.issuedBoot - now.Boot)
+		r.expires, r.trusted = r.issued.Add(m.life()), true
+	} else {
+		r.bootID, r.issuedBoot = now.BootID, now.Boot-max(now.Wall.Sub(m.issued), 0)
+	}
 	return &r
 }
 

@@ -72,7 +72,7 @@ func (b *Broker) load() {
 		if m.trusted {
 			b.clock.Raise(m.issued)
 		}
-		s := &slot{key: k, owner: platform.Peer(r.Owner), minted: m}
+		s := &slot{key: k, owner: platform.Peer(r.Owner), minted: m.rebased(now)}
 		s.lastUsed.Store(int64(now.Boot - sinceUse(r, now)))
 		s.savedUse = s.lastUsed.Load()
 		// A power cut restarts a whole site at once.

@@ -68,17 +68,35 @@ func (w *world) restart(change ...func(*Options)) {
 	w.Broker = NewBroker(o)
 }
 
-// run runs the broker's loop until the test ends or stop is called.
+// run runs the broker's loop, and the heartbeat of the device, until stop is called.
 func (w *world) run() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	b := w.Broker
 	go func() { done <- b.Run(ctx) }()
+	go w.beat(ctx)
 	return func() {
 		w.t.Helper()
 		cancel()
 		if err := <-done; err != nil {
 			w.t.Errorf("Run: %v", err)
+		}
+	}
+}
+
+// beat is contact every five minutes, while there is a link.
+func (w *world) beat(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Minute):
+		}
+		w.issuer.mu.Lock()
+		err := w.issuer.err
+		w.issuer.mu.Unlock()
+		if err == nil {
+			w.contact.Seen(w.clock.Now())
 		}
 	}
 }
@@ -233,7 +251,7 @@ type fakeIdentities struct {
 	observed  []observation
 	clock     *lifecycle.Clock
 	contact   *lifecycle.Contact
-	asked     int
+	judged    bool // a clock that cannot be believed shows in the state
 }
 
 type observation struct {
@@ -278,6 +296,9 @@ func (f *fakeIdentities) Standing(clientID string) (credential.Standing, bool) {
 	s, ok := f.standings[clientID]
 	if !ok {
 		s.State = lifecycle.Unenrolled
+	}
+	if f.judged && s.State > lifecycle.ClockUntrusted && !f.clock.Now().Trusted {
+		s.State = lifecycle.ClockUntrusted
 	}
 	return s, ok
 }
