@@ -72,6 +72,9 @@ var badFiles = []struct{ name, text, want string }{
 	{"too small", "memory_limit = \"1MiB\"", `1: memory_limit: 1MiB is not between 16MiB and 1GiB`},
 	{"size beyond all numbers", "memory_limit = \"9999999999GiB\"", `1: memory_limit: "9999999999GiB" is not a size; write it as "28MiB"`},
 	{"size below nothing", "memory_limit = -1", `1: memory_limit: -1 is not between 16MiB and 1GiB`},
+	{"too large", "memory_limit = \"1025MiB\"", `1: memory_limit: 1025MiB is not between 16MiB and 1GiB`},
+	{"size that wraps around", "memory_limit = \"17179869185GiB\"", `1: memory_limit: "17179869185GiB" is not a size; write it as "28MiB"`},
+	{"text of 1025 bytes", "[instance]\nname = \"" + strings.Repeat("n", 1025) + "\"", `2: instance.name: "` + strings.Repeat("n", 80) + `…" is longer than 1024 bytes`},
 	{"too many records", "[audit]\nmax_records = 10001", `2: audit.max_records: 10001 is not between 100 and 10000`},
 	{"no entries", "[token]\nmax_resources = 0", `2: token.max_resources: 0 is not between 1 and 4096`},
 	{"empty group", "group = \"\"", `1: group: is empty; name one`},
@@ -106,10 +109,16 @@ var badFiles = []struct{ name, text, want string }{
 	{"two workloads of one name", workload("127.0.0.1:1") + workload("127.0.0.1:2"), `5: workload.name: "a" stands there twice; name each workload differently`},
 	{"workload name with a slash", "[[workload]]\nname = \"../a\"\nlisten = \"127.0.0.1:1\"", `2: workload.name: "../a" is no name; use at most 32 small letters, digits and hyphens, a letter first`},
 
+	{"workload name of 33 letters", "[[workload]]\nname = \"" + strings.Repeat("a", 33) + "\"\nlisten = \"127.0.0.1:1\"", `2: workload.name: "` + strings.Repeat("a", 33) + `" is no name; use at most 32 small letters, digits and hyphens, a letter first`},
+
 	// hosts: an exact list is what stops DNS rebinding
 	{"host with a star", "[imds]\nhosts = [\"*.local\"]", `2: imds.hosts: "*.local" is not a host name; write the bare name, without scheme, port or star`},
 	{"host with a port", "[imds]\nhosts = [\"a.local:80\"]", `2: imds.hosts: "a.local:80" is not a host name; write the bare name, without scheme, port or star`},
 	{"host with a dot at its end", "[imds]\nhosts = [\"a.local.\"]", `2: imds.hosts: "a.local." is not a host name; write the bare name, without scheme, port or star`},
+
+	{"host with a hyphen in front", "[imds]\nhosts = [\"-a.local\"]", `2: imds.hosts: "-a.local" is not a host name; write the bare name, without scheme, port or star`},
+	{"host of 254 bytes", "[imds]\nhosts = [\"" + strings.Repeat("a.", 127) + "\"]", `2: imds.hosts: "` + strings.Repeat("a.", 40) + `…" is not a host name; write the bare name, without scheme, port or star`},
+	{"host of 255 bytes", "[imds]\nhosts = [\"" + strings.Repeat("a.", 127) + "a\"]", `2: imds.hosts: "` + strings.Repeat("a.", 40) + `…" is not a host name; write the bare name, without scheme, port or star`},
 
 	// grants
 	{"who is nobody", "[[grant]]\nwho = \"telemetry\"\nidentity = \"system\"\nresources = [\"*\"]", `2: grant.who: "telemetry" names nobody; write it as "uid:1001", "user:NAME", "group:NAME" or "listener:NAME"`},

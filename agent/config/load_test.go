@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"strings"
@@ -299,6 +300,7 @@ func TestLimitsOfTheFile(t *testing.T) {
 		{"one byte more", "#" + strings.Repeat(" ", config.MaxSize), path + ": is larger than 262144 bytes"},
 		{"1000 grants", repeat(1000, grant), ""},
 		{"1001 grants", repeat(1001, grant), path + ":1: grant: stands there 1001 times, at most 1000 are allowed"},
+		{"257 tags", "[instance.tags]\n" + repeat(257, func(i int) string { return fmt.Sprintf("t%d = \"\"\n", i) }), path + ":1: instance.tags: has 257 elements, at most 256 are allowed"},
 		{"list of 257", "[imds]\nhosts=[" + strings.Repeat(`"a",`, 257) + "]", path + ":2: imds.hosts: has 257 elements, at most 256 are allowed"},
 	} {
 		_, err := load(row.text)
