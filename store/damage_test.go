@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -158,6 +159,7 @@ func spoilOne(t *testing.T, base damagedBase, kind damage, r *rand.Rand, i int, 
 	}
 	files[cacheName] = kind.spoil(r, files[cacheName])
 	dir := lay(t, files)
+	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*verifyTimeout)
 	defer cancel()
 	o := Options{Verify: func(ctx context.Context, path string) error {

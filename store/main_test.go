@@ -190,12 +190,18 @@ func contents(t testing.TB, dir string) map[string]string {
 // such a place: fsync on a busy disk would take most of their time.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "postern")
-	if err != nil {
-		return t.TempDir()
-	}
+	dir, err := os.MkdirTemp(shm(), "postern")
+	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	return dir
+}
+
+// shm is a directory in memory, or the usual temporary one.
+func shm() string {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		return "/dev/shm"
+	}
+	return os.TempDir()
 }
 
 // lay writes files into a new directory.

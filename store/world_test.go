@@ -154,6 +154,9 @@ func judgeWorldIdentity(f *IdentityFile, done int, all []world) (int, error) {
 	for _, id := range list {
 		got[id.ClientID] = id
 	}
+	if why := f.Health().Recovered; why != "" {
+		return 0, fmt.Errorf("identity after %d had to be recovered: %s", done, why)
+	}
 	for n := done; n <= done+1 && n < len(all); n++ {
 		if f.Exists() == all[n].device && reflect.DeepEqual(got, all[n].ids) {
 			return n, nil
