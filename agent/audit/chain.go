@@ -81,9 +81,16 @@ func (p Proof) Says() string {
 	case p.Records == 0:
 		return "There are no records, which proves nothing: the ring may be new, or may have been emptied."
 	case !p.Whole():
-		return fmt.Sprintf("The chain of %d records is broken in %d places.", p.Records, p.BreaksTotal)
+		return fmt.Sprintf("The chain of %d records is broken in %s.", p.Records, places(p.BreaksTotal))
 	}
 	return fmt.Sprintf("Records %d to %d follow one another unchanged. This proves nothing about records before %d, "+
 		"which the ring has forgotten, and nothing against somebody who could write the whole chain anew: "+
 		"compare with a record that was exported before. The newest digest is %s.", p.First, p.Last, p.First, p.Head)
+}
+
+func places(n int) string {
+	if n == 1 {
+		return "1 place"
+	}
+	return fmt.Sprintf("%d places", n)
 }

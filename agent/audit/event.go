@@ -108,13 +108,21 @@ func (e Event) cleaned() Event {
 // printed: JSON escapes C0 controls only, and a terminal obeys C1 and
 // direction marks too (security.md, T30).
 func clean(s string, most int) string {
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+	cut := len(s) > most
+	if cut {
+		s = s[:most]
 	}
-	return strings.Map(func(r rune) rune {
+	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return unicode.ReplacementChar
-	}, s)
+	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
+	if len(s) > most { // marks are longer than what they stand for
+		s, cut = strings.ToValidUTF8(s[:most], ""), true
+	}
+	if cut {
+		s += "…"
+	}
+	return s
 }
