@@ -111,10 +111,14 @@ func (d *Device) compare(list Assignments) (difference, error) {
 			diff.write = true
 		}
 		diff.facts = append(diff.facts, id)
-		if a.Enroll.Empty() || id.Kind != UserAssigned {
-			continue
+		if a.Enroll.Empty() && h != nil && h.Current() == nil {
+			// The answer to the last try was lost. The authority may count the
+			// secret as spent, but know the same key again (ID5).
+			a.Enroll = h.offer
 		}
-		diff.enroll = append(diff.enroll, Assignment{Identity: id, Enroll: a.Enroll})
+		if !a.Enroll.Empty() && id.Kind == UserAssigned {
+			diff.enroll = append(diff.enroll, Assignment{Identity: id, Enroll: a.Enroll})
+		}
 	}
 	return diff, nil
 }
@@ -191,14 +195,17 @@ func (d *Device) enlist(ctx context.Context, auth Authority, a Assignment) error
 	}
 	defer d.idle(h)
 	err := d.enrollAssigned(ctx, auth, h, a)
+	d.mu.Lock()
+	h.lastError, h.offer = words(err), store.Secret{}
+	if lifecycle.ClassOf(err) == lifecycle.ClassTransient && !answered(err) {
+		h.offer = a.Enroll
+	}
+	d.mu.Unlock()
 	if err == nil {
 		leaf := h.Current().Leaf()
 		d.emit(Event{Kind: EventAssigned, Identity: a.Identity, Until: leaf.NotAfter.UTC(), Reason: lifeOf(leaf)})
 		return nil
 	}
-	d.mu.Lock()
-	h.lastError = words(err)
-	d.mu.Unlock()
 	d.emit(Event{Kind: EventAssignmentFailed, Identity: a.Identity, Class: lifecycle.ClassOf(err), Reason: words(err)})
 	return err
 }

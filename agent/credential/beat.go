@@ -178,7 +178,10 @@ func (d *Device) planBeat(err error) {
 	d.beat.at = now.Boot + max(wait, retryAfter(err))
 	e := Event{
 		Kind: EventContactFailed, Class: lifecycle.ClassOf(err), Reason: words(err),
-		Next: now.Wall.Add(d.beat.at - now.Boot), Fix: fixReach,
+		Next: now.Wall.Add(d.beat.at - now.Boot).UTC(),
+	}
+	if e.Class == lifecycle.ClassTransient {
+		e.Fix = fixReach
 	}
 	d.mu.Unlock()
 	if !errors.Is(err, errPartly) { // said already, identity by identity
@@ -192,6 +195,12 @@ func retryAfter(err error) time.Duration {
 		return min(max(e.RetryAfter, 0), 6*time.Hour)
 	}
 	return 0
+}
+
+// answered reports whether an answer came that only the authority could give.
+func answered(err error) bool {
+	var e *lifecycle.Error
+	return err == nil || errors.As(err, &e) && e.Answered
 }
 
 // heard records the outcome of a call. When contact is regained, renewals that

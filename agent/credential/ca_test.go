@@ -51,6 +51,8 @@ type authority struct {
 	offer      map[string]string // client id -> one-time secret that the list offers
 	revoked    map[string]bool   // serials
 	deleted    map[string]bool   // client ids
+	replays    bool              // a spent secret is good for the key it was spent on
+	spent      map[string]string // secret -> key
 
 	// fail, if set, decides about a call before anything happens; lose about
 	// its answer, after everything happened.
@@ -78,7 +80,7 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{
 		rootKey: key, root: root, life: 90 * lifecycle.Day, serial: 100, generation: 1,
 		claims: map[string]Identity{}, identities: map[string]Identity{}, offer: map[string]string{},
-		revoked: map[string]bool{}, deleted: map[string]bool{}, keys: map[string]bool{},
+		revoked: map[string]bool{}, deleted: map[string]bool{}, spent: map[string]string{}, keys: map[string]bool{},
 	}
 }
 
@@ -206,10 +208,14 @@ func (a *authority) Enroll(ctx context.Context, signer crypto.Signer, secret sto
 		return nil, err
 	}
 	id, ok := a.claims[secret.Reveal()]
+	if !ok && a.replays && a.spent[secret.Reveal()] == keyPrint(signer.Public()) {
+		return a.issue("enroll", a.identities[userID], signer.Public())
+	}
 	if !ok {
 		return nil, refusal(lifecycle.ClassDenied, "enroll", "token already used")
 	}
 	delete(a.claims, secret.Reveal())
+	a.spent[secret.Reveal()] = keyPrint(signer.Public())
 	if a.offer[id.ClientID] == secret.Reveal() {
 		delete(a.offer, id.ClientID)
 	}

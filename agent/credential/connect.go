@@ -126,6 +126,9 @@ func (d *Device) admit(ctx context.Context, o Onboarding, dev store.DeviceRecord
 		old.Retired = false
 		rec.Previous, rec.Current.Proven = &old, d.clock.Now().Wall
 	}
+	// Until the authority says otherwise: a cut before it was asked must not
+	// leave a device that never asks.
+	dev.Assignments = dev.Assignments || canAssign(auth)
 	if err := d.settle(dev, rec, drop); err != nil {
 		return "", err
 	}
@@ -273,6 +276,17 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	switch {
 	case errors.Is(err, ErrNoAssignments):
 		o.step("identities: the authority keeps no assignments")
+		err = d.commit(func(tx *store.IdentityTx) error {
+			dev, err := tx.Device()
+			if err != nil {
+				return err
+			}
+			dev.Assignments = false
+			return tx.PutDevice(dev)
+		})
+		if err != nil {
+			_ = d.storeFailed(h, "store assignments", err) // logged there
+		}
 		return
 	case err == nil && d.clock.Now().Trusted:
 		err = d.applyAll(ctx, auth, list)
@@ -280,17 +294,6 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	if err != nil {
 		o.step("identities: not known yet, asked again soon: %s", words(err))
 		d.planBeat(err)
-		err = d.commit(func(tx *store.IdentityTx) error {
-			dev, err := tx.Device()
-			if err != nil {
-				return err
-			}
-			dev.Assignments = true
-			return tx.PutDevice(dev)
-		})
-		if err != nil {
-			_ = d.storeFailed(h, "store assignments", err) // logged there
-		}
 		return
 	}
 	o.step("identities: %d", len(list.Identities))

@@ -74,6 +74,9 @@ func (d *Device) enter(now lifecycle.Instant) (events []Event, changed bool) {
 	defer d.mu.Unlock()
 	for _, h := range d.holders {
 		st := d.standing(h, now)
+		if st.State == lifecycle.Unenrolled && (d.beat.busy || d.op != nil) {
+			continue // it is just being enrolled
+		}
 		if st.State != h.entered {
 			events = append(events, Event{
 				Kind: transition(h.entered, st.State), Identity: st.Identity, State: st.State, Previous: h.entered,
