@@ -76,7 +76,7 @@ func (c *Clock) Observe(date time.Time) {
 func (c *Clock) Anchor() Mark {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.state.Confirmed {
+	if _, ok := c.state.Anchor.at(c.source()); !ok || !c.state.Confirmed {
 		return Mark{}
 	}
 	return c.state.Anchor

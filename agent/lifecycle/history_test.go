@@ -22,9 +22,12 @@ type world struct {
 	facts   lifecycle.Facts
 	floor   time.Time // as last persisted
 	heard   time.Time // contact, as last persisted
+	anchor  lifecycle.Mark
 	tokens  []heldToken
-	lied    bool // a Date that was false has been heard in this boot
+	lied    bool // what the clock knows may rest on a false Date
 	reached map[lifecycle.State]int
+
+	anchorLied bool // the persisted anchor may rest on a false Date
 }
 
 // heldToken is a stored token with the truth about it.
@@ -32,7 +35,7 @@ type heldToken struct {
 	issued, expires, trueEnd time.Time
 	boot                     time.Duration
 	bootID                   string
-	trusted                  bool
+	trusted, lied            bool
 }
 
 const (
@@ -41,6 +44,12 @@ const (
 	// tolerance of agreement, and again of keeping step.
 	honestError = 2*lifecycle.ClockTolerance + 2*time.Second
 )
+
+// rebooted is what the device does, and a new process after it.
+func (w *world) rebooted() {
+	w.lied, w.anchorLied = false, false
+	w.restart()
+}
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, d: newDevice(born), reached: map[lifecycle.State]int{}}
@@ -51,7 +60,7 @@ func newWorld(t testing.TB) *world {
 
 // restart is a new process: only what was persisted is left.
 func (w *world) restart() {
-	w.clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.d.read, Build: built, Floor: w.floor})
+	w.clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.d.read, Build: built, Floor: w.floor, Anchor: w.anchor})
 	w.contact = &lifecycle.Contact{}
 	w.contact.Restore(w.heard, lifecycle.Failure{})
 	if !w.facts.NotBefore.IsZero() {
@@ -76,7 +85,13 @@ func (w *world) look() (lifecycle.Facts, lifecycle.Instant, lifecycle.State) {
 // heardAuthority is any call that is answered.
 func (w *world) heardAuthority() {
 	w.clock.Observe(w.d.date())
-	w.lied = false
+	// An earlier lie of less than a day is not found out: one odd Date must not
+	// shake a clock that keeps step. A greater one is, and leaves nothing.
+	var wrong time.Duration
+	if a := w.clock.Anchor(); !a.Wall.IsZero() {
+		wrong = a.Wall.Add(w.d.read().Boot - a.Boot).Sub(w.d.truth).Abs()
+	}
+	w.lied = w.lied && wrong > honestError && wrong < lifecycle.ClockJump
 	w.contact.Seen(w.clock.Now())
 }
 
@@ -97,7 +112,7 @@ func (w *world) token() {
 	now := w.clock.Now()
 	w.tokens = append(w.tokens, heldToken{
 		issued: now.Wall, expires: now.Wall.Add(tokenLife), trueEnd: w.d.truth.Add(tokenLife),
-		boot: now.Boot, bootID: now.BootID, trusted: now.Trusted,
+		boot: now.Boot, bootID: now.BootID, trusted: now.Trusted, lied: w.lied,
 	})
 	if len(w.tokens) > 4 {
 		w.tokens = w.tokens[1:]
@@ -107,6 +122,7 @@ func (w *world) token() {
 // persist is what the store does at most once an hour and at SIGTERM.
 func (w *world) persist() {
 	w.floor, w.heard = w.clock.Floor(), w.contact.LastContact(w.clock.Now())
+	w.anchor, w.anchorLied = w.clock.Anchor(), w.lied
 }
 
 var events = []struct {
@@ -126,22 +142,20 @@ var events = []struct {
 	{"wall clock stepped by days", func(w *world, arg int) { w.d.step(time.Duration(arg-128) * 9 * hour) }},
 	{"synchronised", func(w *world, _ int) { w.d.synchronise() }},
 	{"kernel forgets", func(w *world, _ int) { w.d.synced = false }},
-	{"rebooted with a good clock", func(w *world, _ int) { w.d.reboot(); w.lied = false; w.restart() }},
+	{"rebooted with a good clock", func(w *world, _ int) { w.d.reboot(); w.rebooted() }},
 	{"rebooted in 1970", func(w *world, arg int) {
 		w.d.rebootAt(time.Unix(int64(arg), 0))
-		w.lied = false
-		w.restart()
+		w.rebooted()
 	}},
 	{"rebooted in 2106", func(w *world, _ int) {
 		w.d.rebootAt(time.Date(2106, 2, 7, 0, 0, 0, 0, time.UTC))
-		w.lied = false
-		w.restart()
+		w.rebooted()
 	}},
 	{"agent restarted", func(w *world, arg int) {
 		if arg%2 == 0 {
 			w.persist()
 		}
-		w.lied = false // a new process has heard nothing
+		w.lied = w.anchorLied // a new process knows only the anchor
 		w.restart()
 	}},
 	{"authority answers", func(w *world, _ int) { w.heardAuthority() }},
@@ -155,8 +169,19 @@ var events = []struct {
 		}
 	}},
 	{"reconnected", func(w *world, _ int) { w.heardAuthority(); w.enrol() }},
-	{"floor spoilt", func(w *world, arg int) { w.floor = w.d.truth.AddDate(arg, 0, 0); w.restart() }},
-	{"false Date heard", func(w *world, arg int) { w.clock.Observe(w.d.date().AddDate(0, arg-128, 0)); w.lied = true }},
+	{"floor spoilt", func(w *world, arg int) {
+		w.floor = w.d.truth.AddDate(arg, 0, 0)
+		w.lied = w.anchorLied
+		w.restart()
+	}},
+	{"false Date heard", func(w *world, arg int) {
+		date := w.d.date().AddDate(0, arg-128, 0)
+		if arg%2 == 0 {
+			date = w.d.read().Wall // an authority as wrong as we are
+		}
+		w.clock.Observe(date)
+		w.lied = true
+	}},
 }
 
 // play runs a history and checks the promises after every event.
@@ -207,13 +232,14 @@ func (w *world) tokensLive(now lifecycle.Instant) {
 	for _, k := range w.tokens {
 		left, proven := lifecycle.Remaining(k.issued, k.expires, k.boot, k.bootID, now, k.trusted)
 		truly := k.trueEnd.Sub(w.d.truth)
-		if proven && !w.lied && left > max(truly, 0)+2*honestError {
+		honest := !w.lied && !k.lied
+		if proven && honest && left > max(truly, 0)+2*honestError {
 			w.t.Errorf("token has %s left, in truth %s", left, truly)
 		}
 		if k.bootID == now.BootID && left > max(truly, 0) {
 			w.t.Errorf("token has %s left in the boot of its issue, in truth %s", left, truly)
 		}
-		if k.bootID == now.BootID && !w.lied && left < truly-2*honestError {
+		if k.bootID == now.BootID && honest && left < truly-2*honestError {
 			w.t.Errorf("token has %s left, in truth %s: ends early", left, truly)
 		}
 	}

@@ -141,11 +141,16 @@ func off(gap time.Duration) string {
 // it agrees with our clock: a Date alone must not lift it, or an authority
 // whose clock ran ahead for an hour would leave a floor under which no chain
 // verifies. It sinks to a Date that lies before it, but never below the build.
+// An anchor that the Date contradicts is dropped, so that it does not come back
+// as proof after a restart of the process.
 func (s ClockState) see(date time.Time, r Reading) ClockState {
 	date = date.Round(0).UTC()
 	s.Authority = Mark{Wall: date, Boot: r.Boot, BootID: r.BootID}
 	if !s.credible() {
 		return s
+	}
+	if was, ok := s.Anchor.at(r); ok && was.Sub(date).Abs() >= ClockJump {
+		s.Anchor, s.Confirmed = Mark{}, false // who stood for it was wrong, then or now
 	}
 	switch floor := s.floor(); {
 	case date.Before(floor.Add(-ClockTolerance)):

@@ -200,6 +200,32 @@ func TestReasonSaysHowFarTheClockIsOff(t *testing.T) {
 	}
 }
 
+func TestAnAnchorThatTheAuthorityTookBackDoesNotSurviveARestart(t *testing.T) {
+	d := newDevice(born)
+	d.step(60 * day)
+	c := d.clock()
+	c.Observe(d.date().Add(60 * day)) // an authority as wrong as we are
+	if now := c.Now(); !now.Trusted || c.Anchor().Wall.IsZero() {
+		t.Fatalf("not trusted: %s", now.Reason)
+	}
+	c.Observe(d.date()) // and put right
+	if now, anchor := c.Now(), c.Anchor(); now.Trusted || !anchor.Wall.IsZero() {
+		t.Errorf("trusted %v (%s), anchor %s", now.Trusted, now.Reason, anchor.Wall)
+	}
+}
+
+func TestAnAnchorOfAnotherBootIsNotHandedOn(t *testing.T) {
+	d := newDevice(born)
+	c := d.clock()
+	c.Observe(d.date())
+	anchor := c.Anchor()
+	d.reboot()
+	next := lifecycle.NewClock(lifecycle.ClockOptions{Source: d.read, Anchor: anchor})
+	if got := next.Anchor(); got != (lifecycle.Mark{}) {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestRestartOfTheProcessKeepsAConfirmedClock: an agent that is restarted while
 // the link is down, on a machine whose kernel never heard of a time server,
 // must not forget what the authority confirmed a minute ago.
