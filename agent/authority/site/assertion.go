@@ -60,8 +60,9 @@ func (a *Authority) authenticate(r *http.Request, form url.Values) (client, erro
 	return c, errClient(7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.", nil)
 }
 
-// byCertificate is tls_client_auth (RFC 8705 section 2.1) with the SAN URI as
-// the registered name.
+// byCertificate is tls_client_auth (RFC 8705 section 2.1). The registered name
+// is the SAN URI with the object id; the ledger knows for which identity, and
+// so with which URI, each certificate was issued.
 func (a *Authority) byCertificate(c *client, cert *x509.Certificate) error {
 	c.method = "tls_client_auth"
 	var err error
@@ -69,7 +70,7 @@ func (a *Authority) byCertificate(c *client, cert *x509.Certificate) error {
 	if err != nil {
 		return a.clientError(*c, err)
 	}
-	if !slices.Contains(asStrings(cert.URIs), identityURN+c.identity.ObjectID) || c.identity.ClientID != c.clientID {
+	if c.identity.ClientID != c.clientID {
 		return errKey("The certificate belongs to another client.", thumbprint(cert.Raw), errors.New("certificate is another identity's"))
 	}
 	return nil

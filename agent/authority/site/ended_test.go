@@ -2,6 +2,9 @@ package site
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -160,5 +163,97 @@ func TestATokenForAnotherClientIsRefused(t *testing.T) {
 	form = assertionForm(other, w.assertion(d, jws.ES256, func(_, c map[string]any) { c["iss"], c["sub"] = other.clientID(), other.clientID() }), vault)
 	if a := w.token(nil, form); a.status != 401 || decodeAs[oauthAnswer](t, a).Error != "invalid_client" {
 		t.Errorf("by assertion: %d %s", a.status, a.body)
+	}
+}
+
+// Each branch of holderOf alone, on records that were changed by hand: where
+// two of them guard the same thing, neither may hide that the other is gone.
+func TestEachConditionOfACredentialCounts(t *testing.T) {
+	change := func(f func(*tx, holder) error) func(*world, *device) {
+		return func(w *world, u *device) {
+			w.must(w.a.update(context.Background(), func(t *tx) error {
+				h, err := t.holderOf(u.serial())
+				if err != nil {
+					return err
+				}
+				return f(t, h)
+			}))
+		}
+	}
+	now := start
+	for want, f := range map[error]func(*world, *device){
+		nil:        func(*world, *device) {},
+		errUnknown: change(func(t *tx, h holder) error { return drop(t, bucketCertificate, h.certificate.Serial) }),
+		errRevoked: change(func(t *tx, h holder) error {
+			h.certificate.Revoked = now
+			return save(t, bucketCertificate, h.certificate.Serial, h.certificate)
+		}),
+		errExpired: func(w *world, u *device) { w.clock.set(u.leaf().NotAfter.Add(time.Second)) },
+		errNotYet:  func(w *world, u *device) { w.clock.set(u.leaf().NotBefore.Add(-time.Second)) },
+		errUnassigned: change(func(t *tx, h holder) error {
+			return drop(t, bucketHolding, holdingKey(h.machine.VMID, h.identity.ClientID))
+		}),
+		errDisconnected: change(func(t *tx, h holder) error {
+			h.machine.Disconnected = now
+			return save(t, bucketMachine, h.machine.VMID, h.machine)
+		}),
+		errDisabled: change(func(t *tx, h holder) error {
+			h.identity.Disabled = true
+			return save(t, bucketIdentity, h.identity.ClientID, h.identity)
+		}),
+		errDeleted: change(func(t *tx, h holder) error {
+			h.identity.Deleted = now
+			return save(t, bucketIdentity, h.identity.ClientID, h.identity)
+		}),
+	} {
+		w, d := plant(t)
+		w.assign()
+		u := w.fetch(d, "telemetry")
+		f(w, u)
+		if _, err := w.a.lookUp(u.serial(), u.leaf().Raw); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	for name, drops := range map[string]func(*tx, holder) error{
+		"machine":  func(t *tx, h holder) error { return drop(t, bucketMachine, h.machine.VMID) },
+		"identity": func(t *tx, h holder) error { return drop(t, bucketIdentity, h.identity.ClientID) },
+	} {
+		w, d := plant(t)
+		change(drops)(w, d)
+		if _, err := w.a.lookUp(d.serial(), nil); !errors.Is(err, errDeleted) {
+			t.Errorf("without its %s: got %v", name, err)
+		}
+	}
+}
+
+// A certificate that our own intermediate signed outside of the ledger, under
+// the serial of one that is in it.
+func TestACertificateMustBeTheOneThatWasIssued(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	d := w.connect("gw")
+	by, err := w.a.issuingCertificate(context.Background())
+	w.must(err)
+	key := newKey(t)
+	forged := *d.leaf()
+	der, err := x509.CreateCertificate(rand.Reader, &forged, by.certificate, key.Public(), by.key)
+	w.must(err)
+	cert, err := x509.ParseCertificate(der)
+	w.must(err)
+	e := &device{key, []*x509.Certificate{cert, d.chain[1]}}
+	if cert.SerialNumber.Cmp(d.leaf().SerialNumber) != 0 {
+		t.Fatal("another serial")
+	}
+	if a := w.do(e, "POST", "/renew", nil, ""); a.status != 401 {
+		t.Errorf("renew: %d", a.status)
+	}
+	if a := w.tokenFor(e, vault); a.status != 401 {
+		t.Errorf("token: %d", a.status)
+	}
+	if a, _ := w.ask(e, ""); a.status != 401 {
+		t.Errorf("list: %d", a.status)
+	}
+	if a := w.post(e, "/revoke", map[string]any{"serial": e.serial(), "passive": true}); a.status != 401 {
+		t.Errorf("revoke: %d", a.status)
 	}
 }

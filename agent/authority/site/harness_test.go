@@ -91,13 +91,20 @@ func testOptions(clock *wall) Options {
 
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
+	w := looseWorld(t, change...)
+	t.Cleanup(w.close)
+	return w
+}
+
+// looseWorld is a world that its caller closes.
+func looseWorld(t testing.TB, change ...func(*Options)) *world {
+	t.Helper()
 	clock := &wall{now: start}
 	w := &world{t: t, dir: t.TempDir(), clock: clock, opts: testOptions(clock)}
 	for _, f := range change {
 		f(&w.opts)
 	}
 	w.open()
-	t.Cleanup(w.close)
 	return w
 }
 

@@ -63,6 +63,20 @@ func TestClientMaySendItsLeafAlone(t *testing.T) {
 	}
 }
 
+func TestSessionsAreNotResumed(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(w.connect("gw"))
+	c.Transport.(*http.Transport).TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	for range 3 {
+		res, err := c.Get(testURL + "/health")
+		w.must(err)
+		_ = res.Body.Close()
+		if res.TLS.DidResume {
+			t.Error("a session was resumed")
+		}
+	}
+}
+
 func TestOldTLSIsRefused(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil)
@@ -252,17 +266,21 @@ func TestNoMoreConnectionsThanTheLimitAreAccepted(t *testing.T) {
 		}
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
+	dial := func() error {
+		c, err := p.dial(ctx)
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+		}
+		return err
+	}
 	for range 2 {
-		if _, err := p.dial(ctx); err != nil {
+		if err := dial(); err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, <-accepted)
 	}
 	waiting := make(chan error, 1)
-	go func() {
-		_, err := p.dial(ctx)
-		waiting <- err
-	}()
+	go func() { waiting <- dial() }()
 	select {
 	case <-accepted:
 		t.Fatal("a third connection was accepted")
