@@ -2,6 +2,7 @@ package token
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -49,6 +50,7 @@ type Broker struct {
 	lanes    chan struct{} // one element for each call under way
 	complain rate.Sometimes
 	wake     chan struct{} // capacity 1: the loop has something to do
+	process  string        // stands for the boot id where the kernel hides it
 	count    counters
 
 	mu       sync.RWMutex
@@ -70,6 +72,7 @@ func NewBroker(o Options) *Broker {
 		lanes:    make(chan struct{}, upstreamAtOnce),
 		complain: rate.Sometimes{First: 5, Interval: 10 * time.Second},
 		wake:     make(chan struct{}, 1),
+		process:  "process " + rand.Text(),
 		slots:    make(map[key]*slot),
 		flights:  make(map[key]*flight),
 		refusals: newRefusals(),
@@ -90,6 +93,16 @@ func NewBroker(o Options) *Broker {
 	return b
 }
 
+// now reads the clocks. Where there is no boot id, the boot-time clock proves a
+// life for as long as this process lives.
+func (b *Broker) now() lifecycle.Instant {
+	now := b.clock.Now()
+	if now.BootID == "" {
+		now.BootID = b.process
+	}
+	return now
+}
+
 // SetGrants replaces the grants. Requests that were let through keep running.
 func (b *Broker) SetGrants(g *Grants) { b.grants.Store(g) }
 
@@ -103,8 +116,8 @@ func (b *Broker) Resolve(s Selector) (credential.Standing, error) { return b.ide
 // wait and nothing else: the fetch goes on for others and for the cache.
 //
 // Errors: *GrantError (ErrNotGranted), *StateError, *LimitError (ErrTooMany),
-// ErrUnknownIdentity, ErrResource, the context's own, else a *lifecycle.Error
-// whose class says what the authority thinks.
+// ErrUnknownIdentity, ErrResource, else a *lifecycle.Error whose class says what
+// the authority thinks; it wraps the context's error for a caller that left.
 func (b *Broker) Token(ctx context.Context, r Request) (Token, error) {
 	b.count.requests.Add(1)
 	standing, ok := b.identities.Standing(r.ClientID)
@@ -122,7 +135,7 @@ func (b *Broker) Token(ctx context.Context, r Request) (Token, error) {
 		b.count.refusedByState.Add(1)
 		return Token{}, stateError(&standing, nil)
 	}
-	now := b.clock.Now()
+	now := b.now()
 	m, forced := b.cached(&a, now)
 	if left := m.left(now); left > 0 && !forced && !(standing.State.MayIssue() && wantsFresher(m, left)) {
 		return b.answer(&a, m, left, now, sourceCache), nil
@@ -200,14 +213,14 @@ func (b *Broker) fresh(ctx context.Context, a *ask, m *minted, forced bool, now 
 		}
 		var got *minted
 		if got, err = b.await(ctx, f, wait); err == nil {
-			now = b.clock.Now()
+			now = b.now()
 			if left := got.left(now); left > 0 {
 				return b.answer(a, got, left, now, sourceFetched), nil
 			}
 			err = &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token", Reason: "it was over before it could be handed out"}
 		}
 	}
-	now = b.clock.Now()
+	now = b.now()
 	if left := m.left(now); left > 0 {
 		return b.answer(a, m, left, now, sourceCache), nil
 	}
@@ -223,7 +236,7 @@ func (b *Broker) answer(a *ask, m *minted, left time.Duration, now lifecycle.Ins
 		b.count.fetched.Add(1)
 	}
 	b.audit(Event{
-		Name: TokenIssued, Reason: a.reason, Request: a.request, Identity: a.standing.Identity,
+		Name: TokenIssued, Time: now.Wall, Reason: a.reason, Request: a.request, Identity: a.standing.Identity,
 		Source: source, Token: m.digest, Expires: expires,
 	})
 	return Token{
@@ -258,7 +271,7 @@ func (b *Broker) refuseByGrant(a *ask) error {
 }
 
 func (b *Broker) deny(a *ask, reason string) {
-	b.audit(Event{Name: TokenDenied, Reason: reason, Request: a.request, Identity: a.standing.Identity})
+	b.audit(Event{Name: TokenDenied, Time: b.now().Wall, Reason: reason, Request: a.request, Identity: a.standing.Identity})
 }
 
 // stateError words a state that gives no token; try is the attempt that

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,7 @@ func (b *Broker) await(ctx context.Context, f *flight, wait time.Duration) (*min
 		case <-f.done:
 			return f.m, f.err
 		case <-ctx.Done():
-			return nil, fmt.Errorf("token: wait: %w", context.Cause(ctx))
+			return nil, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token: wait", Err: context.Cause(ctx)}
 		case <-quick.C:
 			if !b.showsLife(f) {
 				return nil, noAnswer(quickWait)
@@ -147,7 +148,7 @@ func (f *flight) traced() context.Context {
 // issue makes one call and tells the identity how it went.
 func (b *Broker) issue(ctx context.Context, with *credential.Credential, k key) (*minted, error) {
 	b.count.upstream.Add(1)
-	at := b.clock.Now()
+	at := b.now()
 	issued, err := b.issuer.Issue(ctx, with, k.resource)
 	if err == nil {
 		err = checkIssued(issued)
@@ -158,4 +159,34 @@ func (b *Broker) issue(ctx context.Context, with *credential.Credential, k key) 
 		return nil, err
 	}
 	return mint(issued, at), nil
+}
+
+// probeResource is asked for when nothing else is known: an authority that
+// calls it unknown knows the identity.
+const probeResource = "urn:postern:probe"
+
+// Probe asks the issuer with one credential whether it still knows the
+// identity, by a token for the resource that was used last. Nothing is kept and
+// nobody is told but the caller, to whom ClassBadResource and ClassDenied are
+// answers too. credential.Device asks it for a Rejected identity, once an hour.
+func (b *Broker) Probe(ctx context.Context, with *credential.Credential) error {
+	resource, last := probeResource, int64(math.MinInt64)
+	b.mu.RLock()
+	for k, s := range b.slots {
+		if used := s.lastUsed.Load(); k.clientID == with.Identity.ClientID && used > last {
+			resource, last = k.resource, used
+		}
+	}
+	b.mu.RUnlock()
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if err := b.upstream.Wait(ctx); err != nil {
+		return &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token: probe", Err: err}
+	}
+	b.count.upstream.Add(1)
+	_, err := b.issuer.Issue(ctx, with, resource)
+	if err != nil {
+		b.count.failed.Add(1)
+	}
+	return err
 }

@@ -65,7 +65,7 @@ func (b *Broker) poke() {
 
 // round does what is due and says how long nothing else will be.
 func (b *Broker) round(ctx context.Context) time.Duration {
-	now := b.clock.Now()
+	now := b.now()
 	b.tend(now)
 	next := min(b.refresh(now), tick)
 	return min(next, b.saveWhenQuiet(ctx, next))
@@ -74,7 +74,7 @@ func (b *Broker) round(ctx context.Context) time.Duration {
 // spread plans background work after an outage: each key once, evenly over the
 // time that lifecycle.Spread allows. Callers do not wait for it.
 func (b *Broker) spread(outage time.Duration) {
-	now := b.clock.Now()
+	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.warm.probes, b.warm.probeAt = 0, 0

@@ -254,7 +254,7 @@ func TestRegainedContactIsUsedAtOnceWhoeverNoticedIt(t *testing.T) {
 
 func TestRefreshesOfOneRoundShareOneCommit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, t.TempDir()) })
+		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, quickDir(t)) })
 		w.issuer.set(func(f *fakeIssuer) {
 			f.answer = func(n int, _ *credential.Credential, _ string) (Issued, error) {
 				return Issued{Value: secretOf(fmt.Sprintf("%02000d", n)), ExpiresIn: time.Hour}, nil // 2 KB, as an authority's

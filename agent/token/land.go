@@ -114,7 +114,7 @@ func (b *Broker) dropLocked(k key) {
 
 // land takes the outcome of a flight in. Only success writes to the cache.
 func (b *Broker) land(f *flight, m *minted, err error) {
-	now := b.clock.Now()
+	now := b.now()
 	if err == nil && m.trusted {
 		b.clock.Raise(m.issued)
 	}

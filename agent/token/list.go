@@ -26,7 +26,7 @@ type Cached struct {
 
 // List returns the cache, sorted by client id and resource.
 func (b *Broker) List() []Cached {
-	now := b.clock.Now()
+	now := b.now()
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	list := make([]Cached, 0, len(b.slots))

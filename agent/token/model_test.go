@@ -92,7 +92,7 @@ func (m *model) failf(format string, args ...any) {
 }
 
 func newModel(t *testing.T) *model {
-	dir := t.TempDir()
+	dir := quickDir(t)
 	m := &model{
 		dir: dir, limits: Limits{Entries: 5, PerPeer: 3},
 		tokens: map[string]*issuedToken{}, last: map[key]*issuedToken{},

@@ -72,7 +72,8 @@ const (
 // strings of Request were written by the caller and are not cleaned.
 type Event struct {
 	Name     EventName
-	Reason   string // "grant 2", "no grants configured", "no grant names uid:1001"
+	Time     time.Time // wall clock, UTC
+	Reason   string    // "grant 2", "no grants configured", "no grant names uid:1001"
 	Request  Request
 	Identity credential.Identity
 	Source   string    // "cache" or "fetched"; empty for a denial

@@ -56,7 +56,7 @@ func (b *Broker) load() {
 	if b.cache == nil {
 		return
 	}
-	now := b.clock.Now()
+	now := b.now()
 	records := b.cache.Tokens()
 	slices.SortStableFunc(records, func(a, c store.TokenRecord) int { return c.LastUsed.Compare(a.LastUsed) })
 	b.mu.Lock()
@@ -161,7 +161,7 @@ func (b *Broker) save(ctx context.Context) {
 }
 
 func (b *Broker) takeUnsaved() store.Change {
-	now := b.clock.Now()
+	now := b.now()
 	var change store.Change
 	b.mu.Lock()
 	defer b.mu.Unlock()

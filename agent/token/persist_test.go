@@ -13,6 +13,18 @@ import (
 	"postern/store"
 )
 
+// quickDir is a directory for a database: in memory where there is a place,
+// since every commit waits for the disk.
+func quickDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "postern-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func openCache(t testing.TB, dir string, change ...func(*store.Options)) *store.Cache {
 	t.Helper()
 	var o store.Options
@@ -58,7 +70,7 @@ func TestTokenServedAfterAnOfflineRestart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				dir := t.TempDir()
+				dir := quickDir(t)
 				w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 				stop := w.run()
 				first := w.mustAsk(vault)
@@ -93,7 +105,7 @@ func TestTokenServedAfterAnOfflineRestart(t *testing.T) {
 
 func TestTokenOfAnUntrustedBootIsServedAfterTheClockWasPutRightOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		stop := w.run()
 		w.device.set(func(c *clocks) { c.synced, c.wall = false, -20*365*24*time.Hour })
@@ -113,7 +125,7 @@ func TestTokenOfAnUntrustedBootIsServedAfterTheClockWasPutRightOnce(t *testing.T
 
 func TestCallersNeverWaitForTheDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		w.mustAsk(vault)
 		if w.Stats().Commits != 0 {
@@ -138,7 +150,7 @@ func TestCallersNeverWaitForTheDisk(t *testing.T) {
 
 func TestTokenUnderAMinuteIsNeverWritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, t.TempDir()) })
+		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, quickDir(t)) })
 		w.issuer.set(func(f *fakeIssuer) { f.life = 59 * time.Second })
 		stop := w.run()
 		w.mustAsk(vault)
@@ -152,7 +164,7 @@ func TestTokenUnderAMinuteIsNeverWritten(t *testing.T) {
 
 func TestForgottenTokensLeaveTheFile(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		stop := w.run()
 		w.mustAsk(vault)
@@ -169,7 +181,7 @@ func TestForgottenTokensLeaveTheFile(t *testing.T) {
 
 func TestOwnerAndLastUseSurviveARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		stop := w.run()
 		w.mustAsk(vault)
@@ -189,7 +201,7 @@ func TestOwnerAndLastUseSurviveARestart(t *testing.T) {
 
 func TestUseOfAnExpiredTokenIsRememberedOnceADay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		stop := w.run()
 		w.mustAsk(vault)
@@ -216,7 +228,7 @@ func TestUseOfAnExpiredTokenIsRememberedOnceADay(t *testing.T) {
 // can be.
 func TestST9FullDiskServesFromMemoryAndWritesLater(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		full := true
 		w := newWorld(t, func(o *Options) {
 			o.Cache = openCache(t, dir, func(s *store.Options) {
@@ -259,7 +271,7 @@ func TestNonsenseInTheCacheIsNotTakenIn(t *testing.T) {
 			change(&r)
 			return r
 		}
-		cache := openCache(t, t.TempDir())
+		cache := openCache(t, quickDir(t))
 		cache.Stage(store.Change{PutTokens: []store.TokenRecord{
 			good,
 			bad(func(r *store.TokenRecord) { r.Resource = "a b" }),
@@ -278,7 +290,7 @@ func TestNonsenseInTheCacheIsNotTakenIn(t *testing.T) {
 
 func TestAFullFileIsTrimmedToTheLimits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		cache, now := openCache(t, t.TempDir()), time.Now().UTC()
+		cache, now := openCache(t, quickDir(t)), time.Now().UTC()
 		var records []store.TokenRecord
 		for i := range 200 {
 			records = append(records, store.TokenRecord{
@@ -302,7 +314,7 @@ func TestAFullFileIsTrimmedToTheLimits(t *testing.T) {
 // The canary must not be found in the files: they are sealed.
 func TestTokensLieSealedOnTheDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		dir := t.TempDir()
+		dir := quickDir(t)
 		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
 		stop := w.run()
 		value := w.mustAsk(vault).Value.Reveal()
