@@ -54,6 +54,8 @@ func (c *Cache) begin(ctx context.Context) error {
 	d.state.Unlock()
 	err = d.reopen(ctx)
 	switch {
+	case err == nil:
+		d.acknowledge()
 	case errors.Is(err, fs.ErrNotExist):
 		err = d.replace(ctx, 1, c.source)
 	case errors.Is(err, ErrDamaged):
@@ -128,7 +130,7 @@ func (c *Cache) ensure(ctx context.Context) error {
 	if err := c.db.attached(); err != nil {
 		return err
 	}
-	if c.failed != nil && !unwritable(c.failed) && c.signature() == c.seen {
+	if c.failed != nil && settledBy(c.failed) && c.signature() == c.seen {
 		return c.failed // nothing has changed: not worth a child process every 30 s
 	}
 	return c.start(ctx)

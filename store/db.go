@@ -104,6 +104,7 @@ func (d *DB) start(ctx context.Context) error {
 	err := d.reopen(ctx)
 	switch {
 	case err == nil:
+		d.acknowledge()
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		if !missing(backupName(d.path)) {

@@ -33,6 +33,18 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
+// settledBy reports whether err is a verdict on a file, which stands until the
+// file changes. Any other error, such as bbolt's of a full disk, of which only
+// the text comes through, is worth another try.
+func settledBy(err error) bool {
+	for _, e := range []error{ErrDamaged, ErrNewer, ErrUnsafe, ErrNotFound} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // fixError carries the command that puts a problem right.
 type fixError struct {
 	err error

@@ -99,6 +99,9 @@ func fixDamaged(err error) string {
 func (f *IdentityFile) choose(ctx context.Context, m *marker) error {
 	d := f.db
 	cause := d.reopen(ctx)
+	if cause == nil {
+		d.acknowledge()
+	}
 	if cause == nil && d.file.root.generation >= m.Generation {
 		return f.adopt(d.file)
 	}
@@ -213,7 +216,7 @@ func (f *IdentityFile) idle() error {
 // again tries to open what was damaged: the key file, or access to it, may
 // have come back.
 func (f *IdentityFile) again(ctx context.Context) error {
-	if cause := f.Damaged(); !unwritable(cause) && f.signature() == f.seen {
+	if cause := f.Damaged(); settledBy(cause) && f.signature() == f.seen {
 		return cause // nothing has changed: not worth a child process every 30 s
 	}
 	f.db.write.Lock()

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,9 +60,8 @@ func play(role string, args []string) int {
 			return nil
 		},
 		"writer": writerRole,
-		"tmpfs":  tmpfsRole,
-		"holder": holderRole,
 	}
+	maps.Copy(roles, linuxRoles())
 	f, ok := roles[role]
 	if !ok {
 		fmt.Fprintln(os.Stderr, "no such role:", role)

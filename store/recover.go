@@ -34,14 +34,18 @@ func (d *DB) install(l *loaded) {
 	defer d.state.Unlock()
 	d.file = l
 	d.health.Dropped += len(l.bad)
-	if l.root.generation >= d.last.generation {
-		d.last = l.root
-	}
 	d.health.Mode, d.health.Problem, d.health.Fix = ModeDisk, "", ""
 	if l.readOnly {
 		d.health.Mode = ModeReadOnly
 		d.health.Problem = "the file cannot be written"
 	}
+}
+
+// acknowledge takes what the file in use shows for the last commit.
+func (d *DB) acknowledge() {
+	d.state.Lock()
+	defer d.state.Unlock()
+	d.last = d.file.root
 }
 
 // uninstall closes the file in use.
@@ -102,12 +106,16 @@ func (d *DB) recover(ctx context.Context) error {
 	if err == nil && d.file.root.generation < d.last.generation {
 		err = fmt.Errorf("%s went back from generation %d to %d: %w", d.path, d.last.generation, d.file.root.generation, ErrDamaged)
 	}
+	if err == nil && d.memory != nil && !d.expendable && d.file.root != d.last {
+		d.suspect = true // it shows a commit that nobody was told of: memory decides
+	}
 	switch {
 	case err == nil && d.file.readOnly:
 		return fmt.Errorf("%s: %w", d.path, ErrReadOnly)
 	case err == nil && d.suspect:
 		return d.copyAnew(ctx)
 	case err == nil:
+		d.acknowledge()
 		return nil
 	case errors.Is(err, fs.ErrNotExist), restorable(err), d.expendable && errors.Is(err, ErrDamaged):
 		return d.remake(ctx, err)
@@ -209,6 +217,7 @@ func (d *DB) replace(ctx context.Context, generation uint64, from source) error 
 	}
 	d.suspect = false
 	d.install(l)
+	d.acknowledge()
 	return nil
 }
 

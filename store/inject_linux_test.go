@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// linuxRoles are the other processes of the tests that need Linux.
+func linuxRoles() map[string]func([]string) error {
+	return map[string]func([]string) error{"faulty": faultyRole, "tmpfs": tmpfsRole, "holder": holderRole}
+}
+
+const faultyOperations = 9
+
+// faultyRole does operations while one system call of it fails, as strace
+// arranges. An operation that fails must change nothing, leave everything
+// readable, and succeed when it is done again.
+func faultyRole(args []string) error {
+	runtime.LockOSThread() // strace counts turns by thread
+	ctx, dir := context.Background(), args[0]
+	all := worlds(faultyOperations + 1)
+	var f *IdentityFile
+	var c *Cache
+	var failed []string
+	err := again(&failed, "open", func() (err error) {
+		if f == nil {
+			if f, err = OpenIdentity(ctx, dir, Options{}); err != nil {
+				return err
+			}
+		}
+		c, err = OpenCache(ctx, dir, Options{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for n := 1; n <= faultyOperations; n++ {
+		err := again(&failed, fmt.Sprint(n), func() error {
+			err := do(n, f, c)
+			if err != nil {
+				if _, wrong := judgeWorldIdentity(f, n-1, all[:n]); wrong != nil {
+					return errors.Join(errHopeless, wrong)
+				}
+				if len(c.Tokens()) == 0 && n > 2 {
+					return errors.Join(errHopeless, errors.New("the tokens in memory are gone"))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	err = again(&failed, "check", func() error { return errors.Join(f.Check(ctx), c.Check(ctx)) })
+	if h := c.Health(); h.Mode != ModeDisk || h.Problem != "" {
+		err = errors.Join(err, fmt.Errorf("not healed: %+v", h))
+	}
+	if h := f.Health(); h.Mode != ModeDisk || h.Problem != "" {
+		err = errors.Join(err, fmt.Errorf("not healed: %+v", h))
+	}
+	fmt.Println("failed:", strings.Join(failed, " "))
+	return errors.Join(err, c.Close(), f.Close())
+}
+
+var errHopeless = errors.New("not to be tried again")
+
+// again tries three times; one fault happens once.
+func again(failed *[]string, what string, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		*failed = append(*failed, what)
+		if try == 3 || errors.Is(err, errHopeless) {
+			return fmt.Errorf("%s, try %d: %w", what, try, err)
+		}
+	}
+}
+
+// ST9, ST10, ST12: each system call that the store makes fails once, at each
+// of its turns: no space, an I/O error, no descriptors.
+func TestST10_AnyFailedSystemCallLosesNothingAndHeals(t *testing.T) {
+	all := worlds(faultyOperations + 1)
+	for _, c := range []struct {
+		call, fault string
+		turns       int
+	}{
+		{"pwrite64", "ENOSPC", 50}, {"pwrite64", "EIO", 20}, {"fdatasync", "EIO", 28}, {"fsync", "EIO", 30},
+		{"ftruncate", "ENOSPC", 8}, {"renameat", "EIO", 12}, {"write", "ENOSPC", 12}, {"openat", "EMFILE", 60},
+	} {
+		t.Run(c.call+" "+c.fault, func(t *testing.T) {
+			hit := 0
+			for turn := 1; turn <= c.turns; turn += 1 + c.turns/12 {
+				dir := scratch(t)
+				out := filepath.Join(t.TempDir(), "trace")
+				cmd := exec.Command("strace", "-f", "-o", out, "-e", "signal=none",
+					"-e", "trace=openat,close,write,pwrite64,ftruncate,fsync,fdatasync,renameat",
+					"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", c.call, c.fault, turn), os.Args[0], dir)
+				cmd.Env = append(os.Environ(), roleVariable+"=faulty")
+				text, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Fatalf("turn %d: %v\n%.2000s", turn, err, text)
+				}
+				if strings.Contains(string(text), "failed: \n") == false {
+					hit++
+				}
+				if c.call == "fdatasync" || c.call == "pwrite64" {
+					must(t, notWrittenAgain(out))
+				}
+				if _, err := judge(dir, faultyOperations, all); err != nil && !strings.Contains(err.Error(), "had to be recovered") {
+					t.Fatalf("turn %d: %v", turn, err)
+				}
+			}
+			t.Logf("%d turns were seen by a caller", hit)
+		})
+	}
+}
+
+var injected = regexp.MustCompile(`(fdatasync|pwrite64)\((\d+).*\(INJECTED\)`)
+
+// notWrittenAgain reads a trace: after a commit's call failed on a descriptor,
+// nothing is written or synced through it until it is closed.
+func notWrittenAgain(trace string) error {
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		return err
+	}
+	bad := ""
+	for line := range strings.Lines(string(text)) {
+		if m := injected.FindStringSubmatch(line); m != nil {
+			bad = m[2]
+			continue
+		}
+		if bad == "" {
+			continue
+		}
+		if strings.Contains(line, "close("+bad+")") {
+			return nil
+		}
+		for _, call := range []string{"write(", "pwrite64(", "ftruncate(", "fdatasync("} {
+			if strings.Contains(line, " "+call+bad+",") || strings.Contains(line, " "+call+bad+")") {
+				return fmt.Errorf("written again: %.200s", line)
+			}
+		}
+	}
+	return nil
+}

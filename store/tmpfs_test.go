@@ -1,4 +1,0 @@
-package store
-
-func tmpfsRole([]string) error  { return nil }
-func holderRole([]string) error { return nil }
