@@ -46,6 +46,9 @@ func NewPKI(tb testing.TB, now time.Time) *PKI {
 	return p
 }
 
+// MiddleKey is the key of the intermediate, for authorities that sign by themselves.
+func (p *PKI) MiddleKey() crypto.Signer { return p.middleKey }
+
 // NewKey makes a P-256 key.
 func NewKey(tb testing.TB) *ecdsa.PrivateKey {
 	tb.Helper()
