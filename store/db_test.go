@@ -272,7 +272,9 @@ func TestClosedFileSaysSo(t *testing.T) {
 	}
 }
 
-func TestPageSizeIsFourKilobytesWhateverTheKernel(t *testing.T) {
+// ST18: kernels with larger pages open a file of 4 KB pages; what decides is
+// that we never make another.
+func TestST18_PageSizeIsFourKilobytesWhateverTheKernel(t *testing.T) {
 	d := openDB(t, filepath.Join(t.TempDir(), "x.db"), Options{})
 	m := value(readMeta(d.file.file, d.file.size()))(t)
 	if m.page != 4096 {

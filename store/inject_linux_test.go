@@ -10,12 +10,13 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 // linuxRoles are the other processes of the tests that need Linux.
 func linuxRoles() map[string]func([]string) error {
-	return map[string]func([]string) error{"faulty": faultyRole, "tmpfs": tmpfsRole, "holder": holderRole}
+	return map[string]func([]string) error{"faulty": faultyRole, "tmpfs": tmpfsRole, "holder": holderRole, "starved": starvedRole}
 }
 
 const faultyOperations = 9
@@ -153,4 +154,56 @@ func notWrittenAgain(trace string) error {
 		}
 	}
 	return nil
+}
+
+// ST12. A process without a descriptor to spare commits what it has open,
+// serves the rest from memory, and heals when there are descriptors again.
+func TestST12_NoDescriptorsLeftLosesNothingAndHeals(t *testing.T) {
+	dir := stateDir(t)
+	if text, err := as(t.Context(), "starved", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	f, c := openIdentity(t, dir, Options{}), openCache(t, dir, Options{})
+	sameIdentities(t, f, testIdentity("a", 2), testIdentity("b", 1))
+	wantTokens(t, c, token("a", "r", 1), token("b", "r", 1), token("c", "r", 1))
+}
+
+func starvedRole(args []string) error {
+	ctx, dir := context.Background(), args[0]
+	f, err := OpenIdentity(ctx, dir, Options{})
+	if err != nil {
+		return err
+	}
+	c, err := OpenCache(ctx, dir, Options{})
+	if err != nil {
+		return err
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		return err
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: old.Max}); err != nil {
+		return err
+	}
+	c.Stage(Change{PutTokens: []TokenRecord{token("b", "r", 1)}})
+	if err := c.Commit(ctx); err != nil {
+		return fmt.Errorf("commit needs no new descriptor: %w", err)
+	}
+	if err := f.Update(func(tx *IdentityTx) error { return tx.PutIdentity(testIdentity("a", 2)) }); err != nil {
+		return fmt.Errorf("update: %w", err)
+	}
+	if h := f.Health(); h.Problem == "" || f.Check(ctx) == nil {
+		return fmt.Errorf("the backup copy is behind, and nobody says so: %+v", h)
+	}
+	if err := os.Remove(filepath.Join(dir, cacheName)); err != nil {
+		return err
+	}
+	c.Stage(Change{PutTokens: []TokenRecord{token("c", "r", 1)}})
+	if c.Commit(ctx) == nil || c.Check(ctx) == nil || len(c.Tokens()) != 3 {
+		return fmt.Errorf("a deleted cache was written without a descriptor: %+v", c.Health())
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		return err
+	}
+	return errors.Join(f.Check(ctx), c.Check(ctx), c.Close(), f.Close())
 }
