@@ -5,6 +5,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,12 @@ func playDropped() error {
 	if err := os.Chown("/proc/self/fd/0", 0, 0); err == nil {
 		return errors.New("still has CAP_CHOWN")
 	}
+	if err := h.Drop("7:7"); err == nil {
+		return errors.New("was told that it is another account")
+	}
+	if err := onOldKernel(h); err != nil {
+		return err
+	}
 	if _, err := os.ReadFile(filepath.Join(base, "root-only")); !errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("read a file of root: %w", err)
 	}
@@ -54,6 +61,30 @@ func playDropped() error {
 		return err
 	}
 	return h.WriteFile(filepath.Join(h.dirs.State, "kek"), []byte("x"), platform.Private)
+}
+
+// onOldKernel binds a socket to its device twice, which takes a capability the
+// second time, as the first time did before kernel 5.7: only addresses that
+// the kernel itself keeps from the network are let off.
+func onOldKernel(h *Host) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // a test's socket
+	if err := unix.BindToDevice(fd, loopbackDevice); err != nil {
+		return err
+	}
+	if err := unix.BindToDevice(fd, loopbackDevice); err != unix.EPERM {
+		return fmt.Errorf("bound twice: %w; this test proves nothing", err)
+	}
+	if err := h.bindLoopback(fd, netip.MustParseAddrPort("127.0.0.1:40342")); err != nil {
+		return fmt.Errorf("real loopback: %w", err)
+	}
+	if err := h.bindLoopback(fd, netip.MustParseAddrPort("169.254.169.254:80")); err == nil {
+		return errors.New("the IMDS address was let off")
+	}
+	return nil
 }
 
 // childHost is testHost for a child; the literal path is the directory itself.

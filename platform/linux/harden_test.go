@@ -42,6 +42,9 @@ func playHardened() error {
 	if err := h.Drop("54321:43210"); err != nil {
 		return err
 	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil { // the change of account had cleared it
+		return err
+	}
 	level, err := h.Harden()
 	if err != nil || level != "core dump privileges" {
 		return fmt.Errorf("level %q: %w", level, err)
@@ -155,7 +158,7 @@ func mischief(base string) map[string]error {
 	return map[string]error{
 		"read elsewhere":  readable(filepath.Join(base, "private")),
 		"write elsewhere": os.WriteFile(filepath.Join(base, "new"), nil, 0o600),
-		"write config":    os.WriteFile("/etc/postern-test", nil, 0o600),
+		"write config":    os.WriteFile(filepath.Join(base, "etc", "postern.toml"), nil, 0o600),
 		"run a shell":     exec.Command("/bin/sh", "-c", "true").Run(),
 		"listen on tcp":   listens("tcp4", "127.0.0.1:0"),
 	}
@@ -210,6 +213,7 @@ func TestConfinedProcessCanDoItsWorkAndNothingElse(t *testing.T) {
 	base := filepath.Dir(h.dirs.State)
 	write(t, base, "ca.pem", "x")
 	write(t, base, "private", "x")
+	write(t, base, "etc/postern.toml", "x")
 	p := start(t, "confined", func(c *exec.Cmd) { c.Env = append(c.Env, "BASE="+base) })
 	if level := p.line(t); !strings.HasPrefix(level, "landlock ") {
 		t.Errorf("level is %q", level)

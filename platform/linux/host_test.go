@@ -16,7 +16,7 @@ import (
 func noEnv(string) string { return "" }
 
 // testHost is a host whose directories lie in a fresh safe directory.
-func testHost(t *testing.T) *Host {
+func testHost(t testing.TB) *Host {
 	t.Helper()
 	base := platformtest.Dir(t)
 	h, err := newHost(Options{

@@ -3,12 +3,10 @@
 package linux
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -36,6 +34,20 @@ func TestOwnListenerIsPlainTCPOnTheLoopbackDevice(t *testing.T) {
 		if protocol != unix.IPPROTO_TCP || device != "lo" {
 			t.Errorf("%s: protocol %d on device %q, want tcp on lo", l.Network, protocol, device)
 		}
+	}
+}
+
+// TestOwnListenerIsNeverReachableForAMoment: the device comes before the
+// address, not with the check afterwards.
+func TestOwnListenerIsNeverReachableForAMoment(t *testing.T) {
+	l := platform.Listener{Name: "arc", Network: "tcp4", Address: "127.0.0.1:0", Loopback: true}
+	ln, err := testHost(t).listenTCP(t.Context(), l, netip.MustParseAddrPort(l.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() //nolint:errcheck // a test's listener
+	if _, device := options(t, ln); device != "lo" {
+		t.Errorf("before the check the device is %q, want lo", device)
 	}
 }
 
@@ -170,6 +182,9 @@ func playInheritor() error {
 		fmt.Println("error:", err)
 		return nil
 	}
+	if flags, err := unix.FcntlInt(firstInherited, unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		return fmt.Errorf("programs that we start would get the socket: flags %#x, %w", flags, err)
+	}
 	for _, l := range want {
 		ln, err := h.Listen(context.Background(), l)
 		if err != nil {
@@ -197,7 +212,7 @@ func playInheritor() error {
 
 // inherit hands the sockets over to a child and returns what it says for each
 // listener.
-func inherit(t *testing.T, names string, sockets []net.Listener, want ...platform.Listener) []string {
+func inherit(t *testing.T, names string, sockets []any, want ...platform.Listener) []string {
 	t.Helper()
 	text, err := json.Marshal(want)
 	if err != nil {
@@ -236,13 +251,11 @@ func given(t *testing.T, network, address string, multipath bool) net.Listener {
 
 func TestSocketsOfTheInitSystemAreTakenAndBoundToLoopback(t *testing.T) {
 	control := filepath.Join(testHost(t).dirs.State + ".sock")
-	sockets := []net.Listener{
-		given(t, "unix", control, false), given(t, "tcp6", "[::1]:0", false), given(t, "tcp4", "127.0.0.1:0", false),
-	}
-	address := func(i int) string { return sockets[i].Addr().String() }
+	six, four := given(t, "tcp6", "[::1]:0", false), given(t, "tcp4", "127.0.0.1:0", false)
+	sockets := []any{given(t, "unix", control, false), six, four}
 	want := []platform.Listener{
-		{Name: "arc", Network: "tcp4", Address: address(2), Loopback: true},
-		{Name: "arc", Network: "tcp6", Address: address(1), Loopback: true},
+		{Name: "arc", Network: "tcp4", Address: four.Addr().String(), Loopback: true},
+		{Name: "arc", Network: "tcp6", Address: six.Addr().String(), Loopback: true},
 		{Name: "control", Network: "unix", Address: control},
 	}
 	for _, names := range []string{"control:arc:arc", ""} {
@@ -265,17 +278,23 @@ func TestSocketsOfTheInitSystemAreTakenAndBoundToLoopback(t *testing.T) {
 func TestSocketsThatDoNotFitAreRefused(t *testing.T) {
 	multipath := given(t, "tcp4", "127.0.0.1:0", true)
 	plain := given(t, "tcp4", "127.0.0.1:0", false)
+	datagram, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagram.Close() //nolint:errcheck // a test's socket
 	for _, test := range []struct {
 		names  string
-		socket net.Listener
+		socket any
 		want   platform.Listener
 		says   string
 	}{
+		{"arc", datagram, platform.Listener{Name: "arc", Network: "tcp4", Address: plain.Addr().String(), Loopback: true}, platform.ErrPortTaken.Error()},
 		{"arc", multipath, platform.Listener{Name: "arc", Network: "tcp4", Address: multipath.Addr().String(), Loopback: true}, "want plain tcp"},
 		{"arc", plain, platform.Listener{Name: "arc", Network: "tcp4", Address: "127.0.0.1:40342", Loopback: true}, "was handed over for " + plain.Addr().String()},
 		{"imds", plain, platform.Listener{Name: "arc", Network: "tcp4", Address: plain.Addr().String(), Loopback: true}, platform.ErrPortTaken.Error()},
 	} {
-		if said := inherit(t, test.names, []net.Listener{test.socket}, test.want); !strings.HasPrefix(said[0], "error:") || !strings.Contains(said[0], test.says) {
+		if said := inherit(t, test.names, []any{test.socket}, test.want); !strings.HasPrefix(said[0], "error:") || !strings.Contains(said[0], test.says) {
 			t.Errorf("%s for %+v: %s", test.names, test.want, said[0])
 		}
 	}
@@ -293,27 +312,6 @@ func TestSocketsOfAnotherProcessAreNotOurs(t *testing.T) {
 		env := map[string]string{"LISTEN_PID": fmt.Sprint(os.Getpid()), "LISTEN_FDS": n}
 		if _, err := inheritSockets(func(k string) string { return env[k] }); err == nil {
 			t.Errorf("LISTEN_FDS=%q was accepted", n)
-		}
-	}
-}
-
-// TestOldKernelsMayServeRealLoopbackOnly: before 5.7 the bind to a device
-// takes a capability.
-func TestOldKernelsMayServeRealLoopbackOnly(t *testing.T) {
-	needRoot(t)
-	var log bytes.Buffer
-	h := &Host{log: slog.New(slog.NewTextHandler(&log, nil))}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Close(fd); err != nil {
-		t.Fatal(err)
-	}
-	// A closed descriptor stands for any other failure: nobody is let off.
-	for _, address := range []string{"127.0.0.1:1", "169.254.169.254:80"} {
-		if err := h.bindLoopback(fd, netip.MustParseAddrPort(address)); err == nil {
-			t.Errorf("%s was let off", address)
 		}
 	}
 }

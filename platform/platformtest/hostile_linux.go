@@ -160,6 +160,8 @@ func oddTypes(t *testing.T, s suite) {
 		wantAccess(t, err)
 		wantAccess(t, s.Check(filepath.Join(path, "below"), platform.Private))
 	}
+	_, err = s.OpenDir(s.file(t, "file"), platform.Private)
+	wantAccess(t, err)
 }
 
 // Tags of ACL entries (acl(5)), and the id of those that have none.
