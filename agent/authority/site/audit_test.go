@@ -126,9 +126,13 @@ func TestTheAuditIsAChainThatShowsTampering(t *testing.T) {
 func TestTheAuditRingIsBoundedAndCountsWhatWasNotExported(t *testing.T) {
 	w := newWorld(t)
 	w.a.auditRecords = 20
-	ctx := context.Background()
+	n := 0
+	decide := func() {
+		n++
+		w.must(w.a.AddResource(context.Background(), Resource{Identifier: "x", Life: time.Hour + time.Duration(n)*time.Second}))
+	}
 	for range 30 {
-		w.must(w.a.AddResource(ctx, Resource{Identifier: "x"}))
+		decide()
 	}
 	page := w.lines(AuditQuery{Limit: 5})
 	if len(page.Lines) != 5 || page.Overwritten != 11 || page.Next != 17 {
@@ -143,17 +147,17 @@ func TestTheAuditRingIsBoundedAndCountsWhatWasNotExported(t *testing.T) {
 	}
 	w.lines(AuditQuery{Export: true})
 	for range 20 {
-		w.must(w.a.AddResource(ctx, Resource{Identifier: "x"}))
+		decide()
 	}
 	if got := w.lines(AuditQuery{}).Overwritten; got != 11 {
 		t.Errorf("exported records count as lost: %d", got)
 	}
-	w.must(w.a.AddResource(ctx, Resource{Identifier: "x"}))
+	decide()
 	if got := w.lines(AuditQuery{}).Overwritten; got != 12 {
 		t.Errorf("%d overwritten", got)
 	}
 	w.a.auditRecords, w.a.auditBytes = maxAuditRecords, 1000
-	w.must(w.a.AddResource(ctx, Resource{Identifier: "x"}))
+	decide()
 	size := 0
 	for _, line := range w.lines(AuditQuery{}).Lines {
 		size += len(line)

@@ -26,16 +26,17 @@ type rsaKey = *rsa.PrivateKey
 // Authority is a running site authority. All methods are safe for concurrent
 // use. Methods that change something have committed when they return nil.
 type Authority struct {
-	db     *store.DB
-	log    *slog.Logger
-	now    func() time.Time
-	opts   Options
-	base   string   // URL without a trailing slash
-	names  []string // DNS names and addresses of the server certificate, sorted
-	tenant string
-	root   issuer
-	claims issuer // signs one-time tokens; has no certificate
-	kid    string // of claims.key: RFC 7638 thumbprint
+	db      *store.DB
+	log     *slog.Logger
+	now     func() time.Time
+	opts    Options
+	base    string   // URL without a trailing slash
+	names   []string // DNS names and addresses of the server certificate, sorted
+	tenant  string
+	created time.Time // of the site
+	root    issuer
+	claims  issuer // signs one-time tokens; has no certificate
+	kid     string // of claims.key: RFC 7638 thumbprint
 
 	auditRecords uint64 // bounds of the ring
 	auditBytes   int64

@@ -21,7 +21,8 @@ type Resource struct {
 	Life time.Duration `json:"life,omitempty"`
 }
 
-// AddResource registers a resource, or changes one. Errors: ErrInvalid.
+// AddResource registers a resource, or changes one; one that is registered so
+// already costs nothing. Errors: ErrInvalid.
 func (a *Authority) AddResource(ctx context.Context, r Resource) error {
 	if r.Life == 0 {
 		r.Life = tokenLife
@@ -35,6 +36,10 @@ func (a *Authority) AddResource(ctx context.Context, r Resource) error {
 		return fmt.Errorf("resource %q: %w: a wildcard is one '*' at the end, and must be asked for", cut(r.Identifier, 80), ErrInvalid)
 	}
 	return a.update(ctx, func(t *tx) error {
+		old, err := load[Resource](t, bucketResource, resourceKey(r.Identifier))
+		if err == nil && old == r || err != nil && !errors.Is(err, errAbsent) {
+			return err
+		}
 		t.note(Entry{Action: "resource-added", Principal: t.by, Resource: r.Identifier})
 		return save(t, bucketResource, resourceKey(r.Identifier), r)
 	})

@@ -357,3 +357,13 @@ func TestAClockThatJumpsDestroysNoSigningKeyInUse(t *testing.T) {
 		t.Errorf("got %d %s", a.status, a.body)
 	}
 }
+
+func TestARegistrationThatChangesNothingIsNotWritten(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	before := len(w.audit())
+	w.addVault()
+	if n := len(w.audit()); n != before {
+		t.Errorf("%d audit records more", n-before)
+	}
+}

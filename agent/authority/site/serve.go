@@ -110,9 +110,9 @@ func (a *Authority) routes() http.Handler {
 		mux.HandleFunc("GET "+version+"/root/{sha}", a.serveRoot)
 		mux.HandleFunc("GET "+version+"/roots.pem", a.serveRootsPEM)
 		mux.HandleFunc("GET "+version+"/provisioners", a.serveProvisioners)
-		mux.HandleFunc("POST "+version+"/sign", a.serveSign)
-		mux.HandleFunc("POST "+version+"/renew", a.serveRenew)
-		mux.HandleFunc("POST "+version+"/rekey", a.serveRekey)
+		mux.HandleFunc("POST "+version+"/sign", a.timely(a.serveSign))
+		mux.HandleFunc("POST "+version+"/renew", a.timely(a.serveRenew))
+		mux.HandleFunc("POST "+version+"/rekey", a.timely(a.serveRekey))
 		mux.HandleFunc("POST "+version+"/revoke", a.serveRevoke)
 	}
 	mux.HandleFunc("GET /.well-known/openid-configuration", a.serveDiscovery)
@@ -120,7 +120,7 @@ func (a *Authority) routes() http.Handler {
 	mux.HandleFunc("GET /{tenant}/v2.0/.well-known/openid-configuration", a.serveDiscovery)
 	mux.HandleFunc("GET /{tenant}/discovery/v2.0/keys", a.serveKeys)
 	mux.HandleFunc("/{tenant}/oauth2/v2.0/authorize", a.serveAuthorize)
-	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/token", a.serveToken)
+	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/token", a.timely(a.serveToken))
 	mux.HandleFunc("GET /v1/machines/self/identities", a.serveAssignments)
 	return a.edge(mux)
 }
@@ -152,4 +152,20 @@ func (a *Authority) edge(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// timely answers 503 while the clock is before the birth of the authority: a
+// board that booted in 1970 would issue what is over when it arrives, and find
+// every certificate not valid yet. Whoever waits is served when the time comes.
+func (a *Authority) timely(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !a.now().Before(a.created.Add(-clockTolerance)) {
+			next(w, r)
+			return
+		}
+		w.Header().Set("Retry-After", "60")
+		stepError{
+			status: http.StatusServiceUnavailable, message: "The clock of the certificate authority is wrong; try again later.",
+		}.write(w)
+	}
 }

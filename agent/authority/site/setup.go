@@ -32,7 +32,7 @@ func (a *Authority) load(ctx context.Context) error {
 	if site.Schema > schema {
 		return fmt.Errorf("schema %d is newer than %d: this program is too old for this database", site.Schema, schema)
 	}
-	a.tenant = site.TenantID
+	a.tenant, a.created = site.TenantID, site.Created
 	if err := a.view(a.read); err != nil {
 		return err
 	}
@@ -42,6 +42,9 @@ func (a *Authority) load(ctx context.Context) error {
 
 func (a *Authority) create(ctx context.Context) (siteRecord, error) {
 	now := a.now()
+	if now.Before(a.opts.Built) {
+		return siteRecord{}, fmt.Errorf("the clock says %s, which is before this program was built: set it, a new root would live for 10 years from then", now.UTC().Format(time.RFC3339))
+	}
 	s := siteRecord{Schema: schema, TenantID: newGUID(), Created: now.UTC()}
 	root, err := makeRoot(s.TenantID, now)
 	if err != nil {

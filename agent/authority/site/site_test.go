@@ -2,12 +2,16 @@ package site
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"postern/agent/authority/jws"
 )
 
 func TestOpenSaysWhatIsWrongWithItsOptions(t *testing.T) {
@@ -104,5 +108,87 @@ func TestAClaimIsEnoughToConnectAndEarnAToken(t *testing.T) {
 	w.restart()
 	if a := w.tokenFor(n, vault); a.status != http.StatusOK {
 		t.Fatalf("token: %d %s", a.status, a.body)
+	}
+}
+
+func TestNoAuthorityIsMadeUnderAClockFromBeforeTheProgram(t *testing.T) {
+	clock := &wall{now: time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC)}
+	opts := testOptions(clock)
+	opts.Built = start
+	dir := t.TempDir()
+	if _, err := Open(context.Background(), dir, opts); err == nil || !strings.Contains(err.Error(), "1970-01-01") {
+		t.Fatalf("got %v", err)
+	}
+	clock.set(start)
+	a, err := Open(context.Background(), dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clock.set(time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC))
+	if a, err = Open(context.Background(), dir, opts); err != nil {
+		t.Fatalf("one that is there is not opened: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNothingIsIssuedBeforeTheAuthoritysBirth(t *testing.T) {
+	w := newWorld(t)
+	w.addVault()
+	d := w.connect("gw")
+	token := w.claim(ClaimRequest{Machine: "other"})
+	w.clock.set(time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC))
+	for path, body := range map[string]string{"/sign": "{}", "/1.0/renew": "", "/rekey": "{}", w.tokenPath(): ""} {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)) // no TLS: no client would believe the server either
+		rec := httptest.NewRecorder()
+		w.a.Handler().ServeHTTP(rec, r)
+		if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") != "60" || !strings.HasPrefix(rec.Header().Get("Date"), "Thu, 01 Jan 1970") {
+			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
+		}
+	}
+	w.clock.set(start)
+	w.sign(token)
+	if a := w.tokenFor(d, vault); a.status != 200 {
+		t.Errorf("when the time came: %d %s", a.status, a.body)
+	}
+}
+
+// The x5cInsecure bearer token of step-ca's renewal after expiry.
+func TestNobodyRenewsByABearerToken(t *testing.T) {
+	w := newWorld(t)
+	d := w.connect("gw")
+	stranger := newWorld(t).connect("gw")
+	bearer := func(d *device, by *device) string {
+		now := w.clock.Now().Unix()
+		token, err := jws.Sign(by.key, jws.ES256, map[string]any{"x5cInsecure": []string{base64.StdEncoding.EncodeToString(d.leaf().Raw)}},
+			map[string]any{"iss": "step-ca-client/1.0", "sub": d.clientID(), "aud": testURL + "/1.0/renew", "jti": newID(), "nbf": now, "iat": now, "exp": now + 300})
+		w.must(err)
+		return token
+	}
+	over := "The request lacked necessary authorization to be completed: certificate expired on " + d.leaf().NotAfter.String()
+	late := d.leaf().NotAfter.Add(time.Minute)
+	for name, tc := range map[string]struct {
+		at      time.Time
+		header  func() string
+		status  int
+		message string
+	}{
+		"expired":       {late, func() string { return "Bearer " + bearer(d, d) }, 401, over},
+		"valid":         {start, func() string { return "Bearer " + bearer(d, d) }, 401, stepUnauthorized},
+		"another's key": {late, func() string { return "Bearer " + bearer(d, stranger) }, 401, "error validating renew token"},
+		"stranger":      {late, func() string { return "Bearer " + bearer(stranger, stranger) }, 401, "error validating renew token"},
+		"garbage":       {late, func() string { return "Bearer x" }, 401, "error validating renew token"},
+		"an assertion":  {late, func() string { return "Bearer " + w.assertion(d, jws.ES256, nil) }, 401, "error validating renew token"},
+		"basic":         {late, func() string { return "Basic x" }, 400, stepBad + "missing client certificate."},
+	} {
+		w.clock.set(tc.at)
+		a := w.do(nil, http.MethodPost, "/1.0/renew", http.Header{"Authorization": {tc.header()}}, "")
+		if a.status != tc.status || a.message() != tc.message {
+			t.Errorf("%s: got %d %s", name, a.status, a.body)
+		}
 	}
 }
