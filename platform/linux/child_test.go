@@ -8,10 +8,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"postern/platform/platformtest"
 )
 
 // childVariable names the part of this file's programs that a re-executed test
@@ -59,7 +62,7 @@ func start(t *testing.T, name string, configure func(*exec.Cmd)) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(exe)}
-	p.Env = append(os.Environ(), childVariable+"="+name)
+	p.Env = append(os.Environ(), childVariable+"="+name, "GROUP="+strconv.Itoa(platformtest.Reader()))
 	p.Stderr = t.Output()
 	if p.in, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)

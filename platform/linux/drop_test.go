@@ -94,7 +94,7 @@ func childHost(base string) (*Host, error) {
 		RuntimeDir: filepath.Join(base, "run"),
 		TokensDir:  filepath.Join(base, "run", "tokens"),
 		Config:     filepath.Join(base, "etc", "postern.toml"),
-		Group:      "43210",
+		Group:      os.Getenv("GROUP"),
 	}, "/", noEnv)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"postern/platform"
@@ -25,7 +26,7 @@ func testHost(t testing.TB) *Host {
 		TokensDir:     filepath.Join(base, "run", "tokens"),
 		TokensLiteral: filepath.Join(base, "literal"),
 		Config:        filepath.Join(base, "postern.toml"),
-		Group:         "43210",
+		Group:         strconv.Itoa(platformtest.Reader()),
 		Log:           slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}, "/", noEnv)
 	if err != nil {

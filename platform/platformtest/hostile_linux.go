@@ -16,12 +16,17 @@ import (
 	"postern/platform"
 )
 
-// Reader is the gid of the readers' group that RunHostile expects of a host;
-// Stranger is an account that is nobody's.
-const (
-	Reader   = 43210
-	Stranger = 54321
-)
+// Stranger is an account and a group that are nobody's.
+const Stranger = 54321
+
+// Reader is the gid of the readers' group that RunHostile expects of a host:
+// nobody's if we are root, who may give files to any group, else our own.
+func Reader() int {
+	if os.Geteuid() == 0 {
+		return 43210
+	}
+	return os.Getegid()
+}
 
 // RunHostile is what a Linux host must withstand. The host's group must be
 // Reader. Changing owners needs root: without it those tests say that they
@@ -249,11 +254,11 @@ func inheritedACL(t *testing.T, s suite) {
 func groupACL(t *testing.T, s suite) {
 	dir := s.path("dir")
 	must(t, s.Secure(dir, platform.Private))
-	setACL(t, dir, "access", acl(tagGroup, Reader, 5, 5))
+	setACL(t, dir, "access", acl(tagGroup, uint32(Reader()), 5, 5))
 	must(t, s.Check(dir, platform.TokenReaders))
 	wantAccess(t, s.Check(dir, platform.Private))
 	for _, perm := range []uint16{2, 7} {
-		setACL(t, dir, "access", acl(tagGroup, Reader, perm, 7))
+		setACL(t, dir, "access", acl(tagGroup, uint32(Reader()), perm, 7))
 		for _, a := range accesses {
 			wantAccess(t, s.Check(dir, a))
 		}
@@ -305,15 +310,15 @@ func groups(t *testing.T, s suite) {
 	must(t, d.Create("a.key", []byte("x")))
 	var st unix.Stat_t
 	must(t, unix.Stat(filepath.Join(dir, "a.key"), &st))
-	if st.Gid != Reader || st.Mode&0o777 != 0o440 {
-		t.Errorf("challenge file has group %d, mode %04o, want %d, 0440", st.Gid, st.Mode&0o777, Reader)
+	if st.Gid != uint32(Reader()) || st.Mode&0o777 != 0o440 {
+		t.Errorf("challenge file has group %d, mode %04o, want %d, 0440", st.Gid, st.Mode&0o777, Reader())
 	}
 	must(t, os.Chown(dir, 0, Stranger))
 	access := wantAccess(t, d.Check())
 	if !strings.Contains(access.Readers, fmt.Sprint(Stranger)) {
 		t.Errorf("%+v does not name the foreign group", access)
 	}
-	must(t, os.Chown(dir, 0, Reader))
+	must(t, os.Chown(dir, 0, Reader()))
 	must(t, d.Check())
 	must(t, os.Chmod(dir, 0o700))
 	if access := wantAccess(t, d.Check()); access.Readers != "" || !strings.Contains(access.Fix, "chmod 0750") {

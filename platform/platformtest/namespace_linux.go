@@ -1,6 +1,7 @@
 package platformtest
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -66,7 +67,7 @@ func mountedOver(t *testing.T, s suite) {
 				t.Error(err)
 			}
 		}()
-		if err := unix.Mount("tmpfs", path, "tmpfs", 0, "mode=0750,gid=43210"); err != nil {
+		if err := unix.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("mode=0750,gid=%d", Reader())); err != nil {
 			t.Errorf("mount: %v", err)
 			return
 		}
