@@ -19,7 +19,7 @@ func TestAClaimCarriesAllThatADeviceNeeds(t *testing.T) {
 	}
 	got := claimsOf(t, c.Token.Reveal())
 	if got.Issuer != "onboard" || len(got.Audience) != 1 || got.Audience[0] != testURL+"/1.0/sign" || got.SHA != w.a.RootSHA256() ||
-		!validGUID.MatchString(got.Subject) || len(got.SANs) != 2 || got.ID == "" || !got.Expires.Equal(start.Add(24*time.Hour)) {
+		!validGUID(got.Subject) || len(got.SANs) != 2 || got.ID == "" || !got.Expires.Equal(start.Add(24*time.Hour)) {
 		t.Errorf("got %+v", got)
 	}
 	if !c.Expires.Equal(start.Add(24 * time.Hour)) {
@@ -273,5 +273,16 @@ func TestRetiringAnOldCertificateDisconnectsNobody(t *testing.T) {
 	w.selfRevoke(n, 4)
 	if a := w.do(lost, "POST", "/renew", nil, ""); a.status != 401 {
 		t.Errorf("a certificate that nobody holds still works: %d", a.status)
+	}
+}
+
+func TestRevokingANewCertificateLeavesAnOlderOneThatIsInUse(t *testing.T) {
+	w := newWorld(t)
+	d := w.connect("gw")
+	w.clock.add(time.Minute)
+	n := w.rekey(d) // d is in use
+	w.selfRevoke(n, 4)
+	if a := w.do(d, "POST", "/renew", nil, ""); a.status != 201 {
+		t.Errorf("got %d", a.status)
 	}
 }

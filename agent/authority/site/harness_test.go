@@ -1,7 +1,6 @@
 package site
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -9,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -138,91 +136,6 @@ func (w *world) restart() {
 	w.close()
 	w.open()
 }
-
-// pipeListener hands out in-memory connections.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipe() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipeListener) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipeListener) Addr() net.Addr { return pipeAddr{} }
-
-func (p *pipeListener) dial(ctx context.Context) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p.conns <- there:
-		return newEager(here), nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// eager is a connection whose writes do not wait for the reader, as a socket's
-// do not. Over a bare net.Pipe both ends of a TLS connection that close at the
-// same time wait five seconds for each other.
-type eager struct {
-	net.Conn
-	queue chan []byte
-	once  sync.Once
-	done  chan struct{}
-}
-
-func newEager(c net.Conn) *eager {
-	e := &eager{Conn: c, queue: make(chan []byte, 64), done: make(chan struct{})}
-	go func() {
-		for {
-			select {
-			case b := <-e.queue:
-				if _, err := c.Write(b); err != nil {
-					return
-				}
-			case <-e.done:
-				return
-			}
-		}
-	}()
-	return e
-}
-
-func (e *eager) Write(b []byte) (int, error) {
-	select {
-	case e.queue <- append([]byte(nil), b...):
-		return len(b), nil
-	case <-e.done:
-		return 0, net.ErrClosed
-	}
-}
-
-func (e *eager) Close() error {
-	e.once.Do(func() { close(e.done) })
-	return e.Conn.Close()
-}
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe" }
 
 // device is a key with the chain that the authority gave for it.
 type device struct {
@@ -421,90 +334,4 @@ func (w *world) must(err error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-}
-
-// list asks for the machine's identities.
-func (w *world) list(d *device) assignmentList {
-	w.t.Helper()
-	a := w.do(d, http.MethodGet, "/v1/machines/self/identities", nil, "")
-	if a.status != http.StatusOK {
-		w.t.Fatalf("status %d: %s", a.status, a.body)
-	}
-	return decodeAs[assignmentList](w.t, a)
-}
-
-// fetch enrolls the identity called name, which must be on offer.
-func (w *world) fetch(d *device, name string) *device {
-	w.t.Helper()
-	for _, i := range w.list(d).Identities {
-		if i.Name == name && i.Enroll != nil {
-			return w.sign(i.Enroll.OTT)
-		}
-	}
-	w.t.Fatalf("%s is not on offer", name)
-	return nil
-}
-
-func (w *world) tokenPath() string { return "/" + w.a.tenant + "/oauth2/v2.0/token" }
-
-var formHeader = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-
-// token asks for a token with the form, over d's certificate if there is one.
-func (w *world) token(d *device, form url.Values) answer {
-	w.t.Helper()
-	return w.do(d, http.MethodPost, w.tokenPath(), formHeader, form.Encode())
-}
-
-// tokenFor asks for a token by certificate for a resource.
-func (w *world) tokenFor(d *device, resource string) answer {
-	w.t.Helper()
-	return w.token(d, url.Values{"grant_type": {"client_credentials"}, "client_id": {d.clientID()}, "resource": {resource}})
-}
-
-const vault = "https://vault.azure.net"
-
-func (w *world) addVault() {
-	w.t.Helper()
-	w.must(w.a.AddResource(context.Background(), Resource{Identifier: vault}))
-}
-
-// assertion makes a client assertion; change may alter header and claims.
-func (w *world) assertion(d *device, alg string, change func(header, claims map[string]any)) string {
-	w.t.Helper()
-	now := w.clock.Now()
-	header := map[string]any{"typ": "JWT", "x5t#S256": thumbprint(d.leaf().Raw)}
-	claims := map[string]any{
-		"iss": d.clientID(), "sub": d.clientID(), "aud": w.a.tokenURL(), "jti": newID(),
-		"iat": now.Unix() - 60, "nbf": now.Unix() - 60, "exp": now.Unix() + 300,
-	}
-	if change != nil {
-		change(header, claims)
-	}
-	token, err := jws.Sign(d.key, alg, header, claims)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return token
-}
-
-func assertionForm(d *device, assertion, resource string) url.Values {
-	return url.Values{
-		"grant_type": {"client_credentials"}, "client_id": {d.clientID()}, "scope": {resource + "/.default"},
-		"client_assertion_type": {assertionType}, "client_assertion": {assertion},
-	}
-}
-
-// payload reads the claims of a compact token without verifying it.
-func payload(t testing.TB, compact string) map[string]any {
-	t.Helper()
-	parts := strings.Split(compact, ".")
-	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v map[string]any
-	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

@@ -95,7 +95,7 @@ func (a *Authority) CreateIdentity(ctx context.Context, name, group string) (Ide
 // without case, or one of either kind by client id.
 func (t *tx) identityByName(name string) (identityRecord, error) {
 	clientID := strings.ToLower(name)
-	if !validGUID.MatchString(clientID) {
+	if !validGUID(clientID) {
 		var err error
 		if clientID, err = load[string](t, bucketName, clientID); err != nil {
 			return identityRecord{}, notFound("identity", name, err)

@@ -108,7 +108,7 @@ func (t *tx) machineView(r machineRecord) (Machine, error) {
 func (t *tx) machineByName(name string) (machineRecord, error) {
 	key := strings.ToLower(name)
 	vmID := key
-	if !validGUID.MatchString(key) {
+	if !validGUID(key) {
 		var err error
 		if vmID, err = load[string](t, bucketMachineName, key); err != nil {
 			return machineRecord{}, notFound("machine", name, err)

@@ -5,15 +5,39 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
-	"regexp"
 	"strings"
 )
 
 // validName is what machines, groups and identities may be called: it goes
 // into resource ids and common names.
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}[A-Za-z0-9]$|^[A-Za-z0-9]$`)
+func validName(name string) bool {
+	const inside = ".-_"
+	if name == "" || len(name) > 64 {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		plain := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+		if !plain && (i == 0 || i == len(name)-1 || strings.IndexByte(inside, c) < 0) {
+			return false
+		}
+	}
+	return true
+}
 
-var validGUID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+// validGUID reports whether s is a GUID in lower case.
+func validGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		if c := s[i]; dash != (c == '-') || !dash && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+			return false
+		}
+	}
+	return true
+}
 
 const defaultGroup = "default"
 
@@ -46,7 +70,7 @@ func newSerial() *big.Int {
 func fill(b []byte) { _, _ = rand.Read(b) }
 
 func checkName(kind, name string) error {
-	if !validName.MatchString(name) {
+	if !validName(name) {
 		return fmt.Errorf("%s %q: %w: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit at both ends", kind, cut(name, 64), ErrInvalid)
 	}
 	return nil

@@ -319,7 +319,6 @@ func (a *Authority) RevokeMachine(ctx context.Context, name string) error {
 			if err != nil {
 				return err
 			}
-			h.Enroll = false
 			if err := t.revokeAll(&h, t.by, m.Name, "revoked by an operator"); err != nil {
 				return err
 			}

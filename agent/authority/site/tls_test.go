@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -295,5 +296,18 @@ func TestNoMoreConnectionsThanTheLimitAreAccepted(t *testing.T) {
 	_ = l.Close()
 	if c, ok := <-accepted; ok {
 		t.Fatalf("accepted %v after Close", c)
+	}
+}
+
+// A server that took certificates without verifying them would hand over a
+// stranger's: only what the handshake verified counts.
+func TestACertificateThatTheHandshakeDidNotVerifyIsNone(t *testing.T) {
+	w := newWorld(t)
+	d := w.connect("gw")
+	r := httptest.NewRequest(http.MethodPost, "/renew", nil)
+	r.TLS = &tls.ConnectionState{PeerCertificates: d.chain}
+	rec := httptest.NewRecorder()
+	if w.a.Handler().ServeHTTP(rec, r); rec.Code != http.StatusBadRequest {
+		t.Errorf("got %d %s", rec.Code, rec.Body)
 	}
 }

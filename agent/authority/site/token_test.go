@@ -200,6 +200,12 @@ func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
 		{"empty assertion", func() url.Values { f := set()(); f.Set("client_assertion", ""); return f }, 401, "invalid_client", 50027},
 		{"unsigned", set("client_assertion", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))+"."+base64.RawURLEncoding.EncodeToString([]byte(`{}`))+"."), 401, "invalid_client", 50027},
 		{"stranger's key", func() url.Values { return assertionForm(d, w.assertion(stranger, jws.ES256, nil), vault) }, 401, "invalid_client", 700027},
+		{"signed by another key", func() url.Values { return assertionForm(d, w.assertion(&device{newKey(t), d.chain}, jws.ES256, nil), vault) }, 401, "invalid_client", 700027},
+		{"changed after signing", func() url.Values {
+			parts := strings.Split(w.assertion(d, jws.ES256, nil), ".")
+			other := strings.Split(w.assertion(d, jws.ES256, nil), ".")
+			return assertionForm(d, parts[0]+"."+other[1]+"."+parts[2], vault)
+		}, 401, "invalid_client", 700027},
 		{"no key named", assertionWith(func(h, _ map[string]any) { delete(h, "x5t#S256") }), 401, "invalid_client", 700027},
 		{"two keys named", assertionWith(func(h, _ map[string]any) { h["kid"] = thumbprint(w.connect("two").leaf().Raw) }), 401, "invalid_client", 700027},
 		{"another's thumbprint", assertionWith(func(h, _ map[string]any) { h["x5t#S256"] = thumbprint(w.connect("three").leaf().Raw) }), 401, "invalid_client", 700027},
@@ -235,7 +241,7 @@ func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
 			if a.status != tc.status || got.Error != tc.error || len(got.Codes) > 1 || tc.number != 0 && (len(got.Codes) == 0 || got.Codes[0] != tc.number) {
 				t.Errorf("got %d %s", a.status, a.body)
 			}
-			if tc.number != 0 && !strings.HasPrefix(got.Description, "AADSTS") || got.Timestamp == "" || !validGUID.MatchString(got.Trace) || !validGUID.MatchString(got.Correlation) {
+			if tc.number != 0 && !strings.HasPrefix(got.Description, "AADSTS") || got.Timestamp == "" || !validGUID(got.Trace) || !validGUID(got.Correlation) {
 				t.Errorf("envelope %s", a.body)
 			}
 			if strings.ContainsAny(got.Description, "\r\n\x00") {

@@ -84,7 +84,7 @@ func (a *Authority) writeOAuthError(w http.ResponseWriter, e oauthError, request
 // correlation is the caller's request id if it looks like one, else a new one.
 func correlation(r *http.Request) string {
 	for _, id := range []string{r.Header.Get("Client-Request-Id"), r.URL.Query().Get("client-request-id")} {
-		if id = strings.ToLower(id); validGUID.MatchString(id) {
+		if id = strings.ToLower(id); validGUID(id) {
 			return id
 		}
 	}
