@@ -200,7 +200,9 @@ func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
 		{"empty assertion", func() url.Values { f := set()(); f.Set("client_assertion", ""); return f }, 401, "invalid_client", 50027},
 		{"unsigned", set("client_assertion", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))+"."+base64.RawURLEncoding.EncodeToString([]byte(`{}`))+"."), 401, "invalid_client", 50027},
 		{"stranger's key", func() url.Values { return assertionForm(d, w.assertion(stranger, jws.ES256, nil), vault) }, 401, "invalid_client", 700027},
-		{"signed by another key", func() url.Values { return assertionForm(d, w.assertion(&device{newKey(t), d.chain}, jws.ES256, nil), vault) }, 401, "invalid_client", 700027},
+		{"signed by another key", func() url.Values {
+			return assertionForm(d, w.assertion(&device{newKey(t), d.chain}, jws.ES256, nil), vault)
+		}, 401, "invalid_client", 700027},
 		{"changed after signing", func() url.Values {
 			parts := strings.Split(w.assertion(d, jws.ES256, nil), ".")
 			other := strings.Split(w.assertion(d, jws.ES256, nil), ".")
