@@ -8,7 +8,7 @@ import (
 	"postern/platform"
 )
 
-const checkCommand = "postern check token-dir-access"
+const checkCommand = "postern check --only token-dir-access"
 
 // DirError says why no challenge can be made: the token directory is missing,
 // was replaced, or others could reach it. Answer 503.

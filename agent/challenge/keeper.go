@@ -31,7 +31,8 @@ import (
 
 // Limits of wire.md section 6 and security.md section 4.
 const (
-	// Life is how long a challenge can be redeemed, in time since boot.
+	// Life is how long a challenge can be redeemed, in time that runs on in
+	// suspend: what was slept is added at the first rescan afterwards.
 	Life = 120 * time.Second
 	// MaxOutstanding bounds the challenges of all peers together.
 	MaxOutstanding = 256
@@ -66,7 +67,8 @@ type Host interface {
 // Options configure a Keeper.
 type Options struct {
 	Host Host
-	// Boot is the time since boot, suspend included; nil: Host.Clock().Boot.
+	// Boot is the time since boot, suspend included; nil: Host.Clock().Boot. It
+	// is read at each rescan, not for each challenge.
 	Boot func() time.Duration
 	// Poll leaves the watcher out: the directory is compared every 30 s and
 	// before each challenge only.
@@ -88,7 +90,7 @@ type Event struct {
 // Keeper makes and recognises challenges. All methods are safe for concurrent use.
 type Keeper struct {
 	host    Host
-	boot    func() time.Duration
+	age     age
 	log     *slog.Logger
 	event   func(Event)
 	path    string
@@ -117,7 +119,7 @@ func New(o Options) (*Keeper, error) {
 		return nil, err
 	}
 	k := &Keeper{
-		host: o.Host, boot: o.Boot, log: o.Log, event: o.Event,
+		host: o.Host, log: o.Log, event: o.Event,
 		path:    dirs.Tokens,
 		literal: strings.TrimRight(dirs.TokensLiteral, string(filepath.Separator)) + string(filepath.Separator),
 		eyes:    watch,
@@ -127,9 +129,10 @@ func New(o Options) (*Keeper, error) {
 	if o.Poll {
 		k.eyes = nil
 	}
-	if k.boot == nil {
-		k.boot = func() time.Duration { return o.Host.Clock().Boot }
+	if o.Boot == nil {
+		o.Boot = func() time.Duration { return o.Host.Clock().Boot }
 	}
+	k.age = newAge(o.Boot)
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -174,7 +177,7 @@ func (k *Keeper) Mint(peer platform.Peer) (string, error) {
 
 // reserve takes a place under the caps and removes the files that gave way.
 func (k *Keeper) reserve(peer platform.Peer, name string) (*entry, error) {
-	now := k.boot()
+	now := k.age.now()
 	k.mu.Lock()
 	if err := k.refusal(); err != nil {
 		k.mu.Unlock()
@@ -256,7 +259,7 @@ func (k *Keeper) Redeem(peer platform.Peer, secret string) (*Ticket, error) {
 		return nil, &InvalidError{Reason: "malformed", Presented: peer}
 	}
 	digest := sha256.Sum256([]byte(secret))
-	now := k.boot()
+	now := k.age.now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if e := k.keys.find(peer, digest, now); e != nil {

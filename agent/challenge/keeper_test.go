@@ -117,21 +117,46 @@ func TestOnlyTheExactSecretIsValid(t *testing.T) {
 	mustRedeem(t, k, alice, secret)
 }
 
-func TestChallengeLives120SecondsOfBootTime(t *testing.T) {
+func TestChallengeLives120Seconds(t *testing.T) {
+	inBubble(t, &plain{}, nil, func(t *testing.T, _ *host, k *Keeper) {
+		path, secret := mint(t, k, alice)
+		time.Sleep(Life - time.Nanosecond) // of the bubble
+		ticket := mustRedeem(t, k, alice, secret)
+		time.Sleep(time.Nanosecond)
+		mustRefuse(t, k, alice, secret, "")
+		after(time.Second)
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("file after its life: %v", err)
+		}
+		if !ticket.Consume() {
+			t.Error("a challenge presented in time must still earn its 200, however long the token took")
+		}
+	})
+}
+
+func TestChallengeIsSweptAfterASuspendThatOutlastedIt(t *testing.T) {
 	h := newHost(t)
 	k := h.keeper()
-	path, secret := mint(t, k, alice)
-	h.pass(Life - time.Nanosecond)
-	ticket := mustRedeem(t, k, alice, secret)
-	h.pass(time.Nanosecond)
-	mustRefuse(t, k, alice, secret, "expired")
+	_, secret := mint(t, k, alice)
+	h.pass(Life - 10*time.Second)
 	k.scan()
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("file after its life: %v", err)
+	mustRedeem(t, k, alice, secret)
+	h.pass(12 * time.Second)
+	k.scan()
+	mustRefuse(t, k, alice, secret, "")
+	if names := h.names(); len(names) != 0 {
+		t.Errorf("files: %q", names)
 	}
-	if !ticket.Consume() {
-		t.Error("a challenge presented in time must still earn its 200, however long the token took")
-	}
+}
+
+func TestBootClockThatRunsBackwardsEndsNothing(t *testing.T) {
+	h := newHost(t)
+	h.pass(time.Hour)
+	k := h.keeper()
+	_, secret := mint(t, k, alice)
+	h.pass(-time.Hour)
+	k.scan()
+	mustRedeem(t, k, alice, secret)
 }
 
 func TestPeerIsHeldToSixteenChallenges(t *testing.T) {
@@ -165,7 +190,8 @@ func TestExpiredChallengesFreeTheirPlaces(t *testing.T) {
 	for range MaxPerPeer {
 		mint(t, k, alice)
 	}
-	h.pass(Life)
+	h.pass(Life + time.Second)
+	k.age.wake()
 	mint(t, k, alice)
 	if n := len(h.names()); n != 1 {
 		t.Errorf("%d files, want 1", n)

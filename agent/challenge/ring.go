@@ -14,7 +14,7 @@ type entry struct {
 	name   string
 	peer   platform.Peer
 	dir    *held         // where its file is
-	minted time.Duration // since boot
+	minted time.Duration // age of the keeper
 
 	digest    [sha256.Size]byte
 	live      bool // the file is complete: the key can be presented

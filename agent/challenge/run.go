@@ -59,7 +59,7 @@ func (k *Keeper) wait(ctx context.Context, events <-chan struct{}) (hinted, done
 // untilNext is the time until the next rescan or the next expiry. It is never
 // more than 30 s, so that a suspend, which stops timers, delays it no longer.
 func (k *Keeper) untilNext() time.Duration {
-	now := k.boot()
+	now := k.age.now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	left, ok := k.keys.next(now)
@@ -93,7 +93,8 @@ func (k *Keeper) stop() {
 func (k *Keeper) scan() {
 	k.scanning.Lock()
 	defer k.scanning.Unlock()
-	now := k.boot()
+	k.age.wake()
+	now := k.age.now()
 	k.mu.Lock()
 	gone := k.keys.expire(now)
 	k.countGone(gone)
