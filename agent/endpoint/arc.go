@@ -103,7 +103,7 @@ func challengeRefusal(err error) answer {
 	}
 	return answer{
 		status: http.StatusServiceUnavailable, code: codeUnavailable, retry: 1,
-		text: describe("No challenge can be made", err.Error(), "postern check token-dir-access"),
+		text: describe("No challenge can be made", err.Error(), "postern check --only token-dir-access"),
 	}
 }
 

@@ -61,7 +61,7 @@ func answerTo(err error, correlation string, log *slog.Logger) answer {
 	case errors.Is(err, context.DeadlineExceeded):
 		return answer{
 			status: http.StatusServiceUnavailable, code: codeUnavailable, retry: longestRetry,
-			text: "The authority did not answer in 20 s. postern check authority-reach",
+			text: "The authority did not answer in 20 s. postern check --only authority-reach",
 		}
 	}
 	log.Error("bug: a token request ended in an error without a class", "event", "panic", "correlation", correlation, "reason", err)
@@ -107,16 +107,16 @@ func byState(e *token.StateError) answer {
 	case lifecycle.Moved:
 		final.text = describe(name, cmp.Or(reason, "this is not the hardware that was connected"), "postern adopt --hardware-changed or postern reset")
 	case lifecycle.Damaged:
-		final.text = describe(name, cmp.Or(reason, "the identity cannot be read"), cmp.Or(e.Fix, "postern check identity-readable"))
+		final.text = describe(name, cmp.Or(reason, "the identity cannot be read"), cmp.Or(e.Fix, "postern check --only identity-readable"))
 	case lifecycle.ClockUntrusted:
-		heals.text = describe(name, cmp.Or(reason, "the clock cannot be believed"), cmp.Or(e.Fix, "postern check clock-trusted"))
+		heals.text = describe(name, cmp.Or(reason, "the clock cannot be believed"), cmp.Or(e.Fix, "postern check --only clock-trusted"))
 		return heals
 	default: // Offline; Connected only with a key that may not be used
 		if e.State == lifecycle.Connected {
 			final.text = describe(name, cmp.Or(reason, "the key may not be used"), cmp.Or(e.Fix, "postern status"))
 			return final
 		}
-		heals.text = describe(name, cmp.Or(reason, "the authority has not been heard"), cmp.Or(e.Fix, "postern check authority-reach"))
+		heals.text = describe(name, cmp.Or(reason, "the authority has not been heard"), cmp.Or(e.Fix, "postern check --only authority-reach"))
 		return heals
 	}
 	return final
@@ -134,7 +134,7 @@ func byClass(e *lifecycle.Error) answer {
 	case lifecycle.ClassDenied:
 		return answer{
 			status: http.StatusForbidden, code: codeAccessDenied,
-			text: describe("The authority does not allow this identity that resource", words, "postern identity show"),
+			text: describe("The authority does not allow this identity that resource", words, "postern identity list"),
 		}
 	case lifecycle.ClassBadResource:
 		return answer{
@@ -144,7 +144,7 @@ func byClass(e *lifecycle.Error) answer {
 	case lifecycle.ClassClock:
 		return answer{
 			status: http.StatusServiceUnavailable, code: codeUnavailable, retry: longestRetry,
-			text: describe("The clock here and the clock of the authority differ", words, "postern check authority-clock"),
+			text: describe("The clock here and the clock of the authority differ", words, "postern check --only authority-clock"),
 		}
 	}
 	if e.Throttled {
@@ -155,13 +155,12 @@ func byClass(e *lifecycle.Error) answer {
 	}
 	return answer{
 		status: http.StatusServiceUnavailable, code: codeUnavailable, retry: clampRetry(e.RetryAfter),
-		text: describe("No token could be had from the authority", words, "postern check authority-reach"),
+		text: describe("No token could be had from the authority", words, "postern check --only authority-reach"),
 	}
 }
 
-// notGranted names the caller and the command that grants it. The resource does
-// not stand in the command: it is the caller's text, and somebody will paste it
-// into a root shell.
+// notGranted names the caller and the command that grants it, as the Broker
+// words it.
 func notGranted(err error) answer {
 	a := answer{status: http.StatusForbidden, code: codeAccessDenied}
 	var e *token.GrantError
@@ -169,19 +168,13 @@ func notGranted(err error) answer {
 		a.text = "Access denied: the caller is not granted. sudo postern grant USER"
 		return a
 	}
-	who, user := e.Peer.String(), "USER"
+	who := "an unknown caller"
 	if uid, ok := e.Peer.UID(); ok {
-		user = utoa(uid)
-		who = "uid " + user
+		who = "uid " + utoa(uid)
+	} else if e.Peer != platform.Unknown {
+		who = e.Peer.String()
 	}
-	fix := "sudo postern grant " + user
-	if e.Identity.ClientID != "" {
-		fix += " --identity " + e.Identity.ClientID
-	}
-	if e.Peer == platform.Unknown {
-		who = "an unknown caller"
-	}
-	a.text = describe("Access denied", who+" is not granted this identity for this resource", fix+" --resource RESOURCE")
+	a.text = describe("Access denied", who+" is not granted this identity for this resource", cmp.Or(e.Fix, "sudo postern grant USER"))
 	return a
 }
 

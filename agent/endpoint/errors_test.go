@@ -34,14 +34,14 @@ func state(s lifecycle.State, reason, fix string) error {
 
 func stateRows() []row {
 	return []row{
-		{"Offline", state(lifecycle.Offline, "", ""), true, 503, "temporarily_unavailable", "10", "Offline: the authority has not been heard. postern check authority-reach"},
+		{"Offline", state(lifecycle.Offline, "", ""), true, 503, "temporarily_unavailable", "10", "Offline: the authority has not been heard. postern check --only authority-reach"},
 		{"Offline, tried", &token.StateError{State: lifecycle.Offline, Reason: "the authority was last heard 2026-11-20", Fix: "postern check --only authority-reach",
 			Err: &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "oauth: token", Err: errors.New("connect: network is unreachable")}},
 			true, 503, "temporarily_unavailable", "10",
 			"Offline: the authority was last heard 2026-11-20; connect: network is not reachable. postern check --only authority-reach"},
 		{"Expired", state(lifecycle.Expired, "the certificate ended 2026-11-20", ""), true, 403, "unauthorized_client", "", "Expired: the certificate ended 2026-11-20. postern reconnect"},
 		{"Expired, no words", state(lifecycle.Expired, "", ""), true, 403, "unauthorized_client", "", "Expired: the certificate is over. postern reconnect"},
-		{"ClockUntrusted", state(lifecycle.ClockUntrusted, "the clock says 1970", ""), true, 503, "temporarily_unavailable", "10", "ClockUntrusted: the clock says 1970. postern check clock-trusted"},
+		{"ClockUntrusted", state(lifecycle.ClockUntrusted, "the clock says 1970", ""), true, 503, "temporarily_unavailable", "10", "ClockUntrusted: the clock says 1970. postern check --only clock-trusted"},
 		{"Rejected", state(lifecycle.Rejected, "since 2026: identity\r\ndeleted\x1b[2J", ""), false, 403, "unauthorized_client", "",
 			"Rejected: since 2026: identity  deleted [2J. postern reconnect"},
 		{"Moved", state(lifecycle.Moved, "", "x"), false, 403, "unauthorized_client", "",
@@ -49,8 +49,8 @@ func stateRows() []row {
 		{"Unenrolled", state(lifecycle.Unenrolled, "", ""), false, 400, "invalid_request", "", "Identity not found. This device is not connected: postern connect"},
 		{"Unenrolled, words", state(lifecycle.Unenrolled, "it is assigned and not enrolled", "postern status"), false, 400, "invalid_request", "",
 			"Identity not found. It is assigned and not enrolled: postern status"},
-		{"Damaged", state(lifecycle.Damaged, "/var/lib/postern/identity.db: page 4 does not verify", "postern check identity-readable"), false, 403, "unauthorized_client", "",
-			"Damaged: identity.db: page 4 does not verify. postern check identity-readable"},
+		{"Damaged", state(lifecycle.Damaged, "/var/lib/postern/identity.db: page 4 does not verify", "postern check --only identity-readable"), false, 403, "unauthorized_client", "",
+			"Damaged: identity.db: page 4 does not verify. postern check --only identity-readable"},
 		{"Connected, key exposed", state(lifecycle.Connected, "the keys are exposed", "postern reconnect"), false, 403, "unauthorized_client", "",
 			"Connected: the keys are exposed. postern reconnect"},
 	}
@@ -68,7 +68,7 @@ func classRows() []row {
 	words := "AADSTS700027: no such \"thing\". "
 	throttled := func(e *lifecycle.Error) { e.Throttled = true }
 	return []row{
-		{"Transient", class(lifecycle.ClassTransient, 0), true, 503, "temporarily_unavailable", "1", "No token could be had from the authority: " + words + "postern check authority-reach"},
+		{"Transient", class(lifecycle.ClassTransient, 0), true, 503, "temporarily_unavailable", "1", "No token could be had from the authority: " + words + "postern check --only authority-reach"},
 		{"Transient, 3 s", class(lifecycle.ClassTransient, 2500*time.Millisecond), true, 503, "temporarily_unavailable", "3", "…"},
 		{"Transient, 6 h", class(lifecycle.ClassTransient, 6*time.Hour), true, 503, "temporarily_unavailable", "10", "…"},
 		{"429", class(lifecycle.ClassTransient, time.Hour, throttled), true, 429, "too_many_requests", "10", "The authority asks to slow down: " + words + "postern status"},
@@ -81,17 +81,20 @@ func classRows() []row {
 }
 
 func requestRows() []row {
-	grant := &token.GrantError{Peer: alice, Identity: system, Resource: "https://$(reboot)", Reason: "no grant names uid:1001", Fix: "x"}
+	grant := &token.GrantError{Peer: alice, Identity: system, Resource: "https://$(reboot)", Reason: "no grant names uid:1001", Fix: "sudo postern grant uid:1001 --identity system --resource RESOURCE"}
 	unknown := *grant
-	unknown.Peer = platform.Unknown
+	unknown.Peer, unknown.Fix = platform.Unknown, ""
+	workload := *grant
+	workload.Peer = "workload:web"
 	return []row{
 		{"unknown identity", token.ErrUnknownIdentity, false, 400, "invalid_request", "", "Identity not found"},
 		{"unknown selector", fmt.Errorf("%w: no identity has the client_id \"x\"", credential.ErrUnknownIdentity), false, 400, "invalid_request", "", "Identity not found"},
 		{"several", credential.ErrAmbiguous, false, 400, "invalid_request", "",
 			"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"},
 		{"not granted", grant, false, 403, "access_denied", "",
-			"Access denied: uid 1001 is not granted this identity for this resource. sudo postern grant 1001 --identity " + system.ClientID + " --resource RESOURCE"},
-		{"unknown caller", &unknown, false, 403, "access_denied", "", "Access denied: an unknown caller is not granted…"},
+			"Access denied: uid 1001 is not granted this identity for this resource. sudo postern grant uid:1001 --identity system --resource RESOURCE"},
+		{"unknown caller", &unknown, false, 403, "access_denied", "", "Access denied: an unknown caller is not granted this identity for this resource. sudo postern grant USER"},
+		{"workload", &workload, false, 403, "access_denied", "", "Access denied: workload:web is not granted…"},
 		{"bare not granted", token.ErrNotGranted, false, 403, "access_denied", "", "Access denied: the caller is not granted. sudo postern grant USER"},
 		{"limit", &token.LimitError{Limit: "32 tokens for uid:1001", RetryAfter: time.Minute}, false, 429, "too_many_requests", "10",
 			"Too many requests: 32 tokens for uid:1001. postern status"},
@@ -213,7 +216,7 @@ func TestChallengeThatCannotBeMadeSaysWhy(t *testing.T) {
 		{"drift", &challenge.DirError{Path: "/run/postern/tokens", Problem: "mode is 0777, want 0750", Fix: "chmod 0750 /run/postern/tokens"},
 			false, 503, "temporarily_unavailable", "1",
 			"No challenge can be made: token directory: /run/postern/tokens: mode is 0777, want 0750. chmod 0750 /run/postern/tokens"},
-		{"other", errDrift, false, 503, "temporarily_unavailable", "1", "No challenge can be made: drift. postern check token-dir-access"},
+		{"other", errDrift, false, 503, "temporarily_unavailable", "1", "No challenge can be made: drift. postern check --only token-dir-access"},
 	} {
 		r := newRig(t, Arc, func(o *Options) { o.Keeper = refusing{tc.err} })
 		mustMatch(t, r.get(tokenURI), tc)

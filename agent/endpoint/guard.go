@@ -55,7 +55,7 @@ func guardForm(_ *front, r *http.Request) (answer, bool) {
 	}
 	return answer{
 		status: http.StatusBadRequest, code: codeInvalidRequest, close: true,
-		text: "The request line is not one of HTTP/1.0 or 1.1 with a path: a proxy may be in between. " + adviceNoProxy,
+		text: "The request line is not that of HTTP/1.0 or 1.1 with a path. If it was HTTP, " + adviceNoProxy,
 	}, true
 }
 
