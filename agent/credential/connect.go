@@ -224,9 +224,7 @@ func (d *Device) newRecord(o Onboarding, leaf *x509.Certificate, before *store.I
 // settle stores device and identity in one commit. A file that cannot be read
 // gives way to a new one only now, when there is something to put there.
 func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop []*Credential) error {
-	if d.o.Fingerprint != nil {
-		dev.Fingerprint = d.o.Fingerprint()
-	}
+	dev.Fingerprint = d.findParts()
 	dev.Exposed = ""
 	dev.ConnectedAt = d.clock.Now().Wall
 	err := d.replaceDamaged()

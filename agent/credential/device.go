@@ -70,8 +70,9 @@ type Device struct {
 	// mu guards what follows. It is never held across I/O or a call out.
 	mu       sync.RWMutex
 	dev      store.DeviceRecord
-	enrolled bool  // there is a device record
-	damaged  error // why the file cannot be read
+	enrolled bool     // there is a device record
+	damaged  error    // why the file cannot be read
+	parts    []string // the hardware as it was found at the start, or when a person spoke for it
 	moved    bool
 	holders  map[string]*Holder // by client id
 	auth     Authority          // nil until dialled
@@ -125,18 +126,27 @@ func open(o Options, file identityFile) (*Device, error) {
 		wake: make(chan struct{}, 1), crew: newCrew(),
 		holders: make(map[string]*Holder), notes: make(map[string]string),
 	}
+	d.findParts()
 	d.write.Lock()
 	defer d.write.Unlock()
 	d.reload()
 	return d, nil
 }
 
-// reload makes memory show what stands in the file. write is held.
-func (d *Device) reload() {
+// findParts looks at the hardware.
+func (d *Device) findParts() []string {
 	var found []string
 	if d.o.Fingerprint != nil {
 		found = d.o.Fingerprint()
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.parts = found
+	return found
+}
+
+// reload makes memory show what stands in the file. write is held.
+func (d *Device) reload() {
 	dev, records, err := d.read()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +162,7 @@ func (d *Device) reload() {
 		d.dev = *dev
 		d.clock.Raise(dev.Floor)
 	}
-	d.moved = d.enrolled && !lifecycle.SameHardware(d.dev.Fingerprint, found)
+	d.moved = d.enrolled && !lifecycle.SameHardware(d.dev.Fingerprint, d.parts)
 	d.takeAll(records)
 }
 

@@ -165,14 +165,13 @@ func (d *Device) Adopt(_ context.Context) error {
 	case !enrolled:
 		return stateProblem("adopt", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	}
+	found := d.findParts()
 	err = d.commit(func(tx *store.IdentityTx) error {
 		dev, err := tx.Device()
 		if err != nil {
 			return err
 		}
-		if dev.Fingerprint = nil; d.o.Fingerprint != nil {
-			dev.Fingerprint = d.o.Fingerprint()
-		}
+		dev.Fingerprint = found
 		return tx.PutDevice(dev)
 	})
 	if err != nil {

@@ -194,7 +194,7 @@ func TestID3RenewalIsNeverTriedFasterThan30Seconds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T, w *world) {
 				w.ca.life = 2 * day // renewed on its last day, when the waits are shortest
-				w.on()
+				w.on().calm()
 				w.connect()
 				var tries []time.Time
 				w.ca.set(func(a *authority) {
@@ -207,7 +207,7 @@ func TestID3RenewalIsNeverTriedFasterThan30Seconds(t *testing.T) {
 					}
 				})
 				serial := w.serial(systemID)
-				w.wait(time.Until(w.standing(systemID).RenewAt) + 20*time.Hour)
+				w.wait(time.Until(w.standing(systemID).RenewAt) + 13*time.Hour)
 				floor := max(30*time.Second, min(retryAfter(answer), 6*time.Hour))
 				if len(tries) < 3 {
 					t.Fatalf("%d tries", len(tries))
