@@ -17,6 +17,7 @@ type runFlags struct {
 	user, pidFile      string
 	readyFD            int
 	logLevel           string
+	service            bool // under the Windows service manager
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -63,6 +64,8 @@ func (c *cli) runVerb() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&f.user, "user", "", "`account`, or account:group, to become when started as root")
+	cmd.Flags().BoolVar(&f.service, "service", false, "run under the Windows service manager")
+	_ = cmd.Flags().MarkHidden("service")
 	cmd.Flags().StringVar(&f.pidFile, "pidfile", "", "`file` to write the process id to")
 	cmd.Flags().IntVar(&f.readyFD, "ready-fd", 0, "descriptor on which a newline says ready, as s6 wants it")
 	return cmd
@@ -93,7 +96,16 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 		return err
 	}
 	g.sandbox = level
+	g.reread = func() (config.Config, error) { return c.loadConfig(f.overrides()...) }
+	if manager, ok := host.(serviceHost); ok && f.service {
+		return manager.Serve(ctx, func(ctx context.Context) error { return g.serve(ctx, nil) })
+	}
 	return g.serve(ctx, nil)
+}
+
+// serviceHost is a host whose service manager starts and stops the agent.
+type serviceHost interface {
+	Serve(ctx context.Context, run func(context.Context) error) error
 }
 
 func writePID(path string) error {

@@ -1,7 +1,6 @@
 package oauth
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -19,7 +18,8 @@ func (r *refusal) code() string {
 	return authority.Clean(r.said.Error, maxCode)
 }
 
-var aadsts = regexp.MustCompile(`\bAADSTS(\d{4,8})\b`)
+// aadsts stands before Entra ID's number in a description: "AADSTS700016: …".
+const aadsts = "AADSTS"
 
 // number is Entra ID's number of an error, 0 if there is none. Nothing is
 // decided by it (clients must branch on the error word alone): it is for people.
@@ -27,11 +27,15 @@ func (r *refusal) number() int64 {
 	if len(r.said.Codes) > 0 {
 		return r.said.Codes[0]
 	}
-	found := aadsts.FindStringSubmatch(r.said.Description)
-	if found == nil {
+	_, after, found := strings.Cut(r.said.Description, aadsts)
+	if !found {
 		return 0
 	}
-	n, err := strconv.ParseInt(found[1], 10, 64)
+	digits := len(after) - len(strings.TrimLeft(after, "0123456789"))
+	if digits < 4 || digits > 8 {
+		return 0
+	}
+	n, err := strconv.ParseInt(after[:digits], 10, 64)
 	if err != nil {
 		return 0
 	}

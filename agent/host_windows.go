@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"net"
+
+	"postern/platform"
+	"postern/platform/windows"
+)
+
+const (
+	targetOS = "windows"
+	osType   = "Windows" // as the instance documents spell it
+)
+
+// defaultHost is where things are unless the configuration says otherwise.
+var defaultHost = windows.Defaults()
+
+func newHost(o platform.Options) (platform.Host, error) { return windows.New(o) }
+
+// controlAddress is a pipe: one agent a machine, whatever its directories.
+func controlAddress(string) string { return windows.ControlPipe }
+
+func dialControl(ctx context.Context, pipe string) (net.Conn, error) {
+	return windows.DialControl(ctx, pipe)
+}
+
+// Modes say nothing on Windows: the file's own access control decides.
+func othersMayRead(fs.FileMode) bool  { return false }
+func othersMayWrite(fs.FileMode) bool { return false }
+
+// platformRoot is false: a trial serves the flavours that need no rights.
+func platformRoot() bool { return false }
+
+// restrictVerifier has nothing to do: the child is bounded by time alone.
+func restrictVerifier() {}
