@@ -31,9 +31,10 @@ type Entry struct {
 	JTI       string    `json:"jti,omitempty"`
 	Serial    string    `json:"serial,omitempty"` // of a certificate
 	Expires   time.Time `json:"exp,omitzero"`
-	Token     string    `json:"token,omitempty"` // first 8 bytes of the token's SHA-256, hex
-	Count     int       `json:"count,omitempty"` // equal denials that this record stands for, if more than one
-	Prev      string    `json:"prev"`            // SHA-256 of the record before, hex; empty in the first
+	Token     string    `json:"token,omitempty"`  // first 8 bytes of the token's SHA-256, hex
+	Count     int       `json:"count,omitempty"`  // equal denials that this record stands for, if more than one
+	Missed    int       `json:"missed,omitempty"` // other denials since the last record that none was written for
+	Prev      string    `json:"prev"`             // SHA-256 of the record before, hex; empty in the first
 }
 
 // The outcomes.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -174,40 +175,56 @@ func TestEqualDenialsAreFolded(t *testing.T) {
 	w := newWorld(t)
 	commits := 0
 	w.a.committed = func() { commits++ }
-	try := func(body string) { w.do(nil, "POST", "/sign", nil, body) }
-	for range 100 {
-		try("x")
+	try := func(path, body string) { w.do(nil, "POST", path, nil, body) }
+	for i := range 50 {
+		try("/sign", "x")
+		try("/revoke", `{"serial":"`+strings.Repeat("z", i)+`","passive":true}`) // its text differs
 	}
-	try("{}")
-	if commits != 2 {
+	try("/renew", "")
+	if commits != 3 {
 		t.Errorf("%d writes", commits)
 	}
 	w.clock.add(time.Minute)
-	try("x")
+	try("/sign", "x")
 	var counts []int
 	for _, e := range w.audit() {
 		if e.Outcome == denied {
 			counts = append(counts, e.Count)
 		}
 	}
-	if len(counts) != 3 || counts[0] != 0 || counts[1] != 0 || counts[2] != 100 {
+	if len(counts) != 4 || counts[0] != 0 || counts[1] != 0 || counts[3] != 50 {
 		t.Errorf("counts %v", counts)
 	}
 }
 
-func TestManyKindsOfDenialsShareOneRecord(t *testing.T) {
+func TestDenialsOfManyKindsAreBoundedTogether(t *testing.T) {
 	d := newDenials()
-	written := 0
-	for i := range 5000 {
-		if d.count(strings.Repeat("k", i), start) > 0 {
-			written++
+	now, written, passed := start, 0, 0
+	flood := func(n int, kind string) {
+		for i := range n {
+			equal, missed := d.count(fmt.Sprint(kind, i), now)
+			passed += equal + missed
+			if equal > 0 {
+				written++
+			}
 		}
 	}
-	if written > foldKeys+1 || len(d.seen) > foldKeys+1 {
-		t.Errorf("%d written, %d remembered", written, len(d.seen))
+	flood(5000, "a")
+	if written != denialsBurst {
+		t.Errorf("%d written in a burst", written)
 	}
-	if d.count("fresh", start.Add(2*time.Minute)); len(d.seen) > 2 {
-		t.Errorf("%d remembered after two minutes", len(d.seen))
+	now = now.Add(time.Minute)
+	flood(5000, "b")
+	if written != denialsBurst+6 {
+		t.Errorf("%d written a minute later", written)
+	}
+	now = now.Add(time.Hour)
+	flood(2, "c")
+	if passed != 10002 {
+		t.Errorf("%d of 10002 denials are accounted for", passed)
+	}
+	if len(d.seen) > foldKeys {
+		t.Errorf("%d are remembered", len(d.seen))
 	}
 }
 

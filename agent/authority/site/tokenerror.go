@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -58,7 +59,11 @@ func (a *Authority) oauthRefuse(w http.ResponseWriter, r *http.Request, e Entry,
 		return
 	}
 	e.Reason, e.Source, e.Request = cut(e.Reason, 256), r.RemoteAddr, request
-	a.deny(r.Context(), e)
+	kind := refusal.code + strconv.Itoa(refusal.number)
+	if e.Machine != "" { // a holder was found: the client id is no stranger's text
+		kind += " " + e.ClientID
+	}
+	a.deny(r.Context(), e, kind)
 }
 
 func (a *Authority) writeOAuthError(w http.ResponseWriter, e oauthError, request string) {
