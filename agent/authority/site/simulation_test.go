@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -110,4 +111,61 @@ func (s *sim) day(day int) {
 	if res.StatusCode != 200 {
 		s.t.Errorf("day %d: token %d", day, res.StatusCode)
 	}
+}
+
+// Whoever is slow loses the connection after ten seconds, at each stage.
+func TestSlowClientsAreDropped(t *testing.T) {
+	testRSA()
+	for name, say := range map[string]func(t *testing.T, s *sim, c net.Conn) net.Conn{
+		"says nothing": func(_ *testing.T, _ *sim, c net.Conn) net.Conn { return c },
+		"stops in its headers": func(t *testing.T, s *sim, c net.Conn) net.Conn {
+			return s.sayTLS(t, c, "GET /health HTTP/1.1\r\nHost: x\r\n")
+		},
+		"stops in its body": func(t *testing.T, s *sim, c net.Conn) net.Conn {
+			return s.sayTLS(t, c, "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := testOptions(nil)
+				opts.Now = nil
+				a, err := Open(context.Background(), t.TempDir(), opts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := &sim{world: &world{t: t, a: a, pipe: newPipe()}}
+				ctx, cancel := context.WithCancel(context.Background())
+				ended := make(chan error, 1)
+				go func() { ended <- a.Serve(ctx, s.pipe) }()
+				here, there := net.Pipe()
+				s.pipe.conns <- there
+				before := time.Now()
+				_, _ = io.Copy(io.Discard, say(t, s, here))
+				// Closing politely takes crypto/tls up to 5 s over an unread pipe.
+				if took := time.Since(before); took < maxTime || took > maxTime+6*time.Second {
+					t.Errorf("dropped after %v", took)
+				}
+				_ = here.Close()
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if err := a.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// sayTLS sends text over TLS and returns what to read from.
+func (s *sim) sayTLS(t *testing.T, c net.Conn, text string) net.Conn {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(s.a.root.certificate)
+	conn := tls.Client(c, &tls.Config{RootCAs: roots, ServerName: "authority.test"})
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
