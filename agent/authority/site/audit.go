@@ -114,14 +114,22 @@ func lineDigest(line []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// log writes the record as a line, without what is empty in it.
 func (e Entry) log(l *slog.Logger) {
 	level := slog.LevelInfo
 	if e.Outcome == denied {
 		level = slog.LevelWarn
 	}
-	l.Log(context.Background(), level, "authority: "+e.Action+" "+e.Outcome,
-		"event", "site-"+e.Action, "seq", e.Seq, "reason", e.Reason, "principal", e.Principal, "source", e.Source,
-		"machine", e.Machine, "identity", e.ClientID, "resource", e.Resource, "serial", e.Serial, "token", e.Token, "correlation", e.Request)
+	attrs := []slog.Attr{slog.String("event", "site-"+e.Action), slog.Uint64("seq", e.Seq)}
+	for _, a := range [][2]string{
+		{"reason", e.Reason}, {"principal", e.Principal}, {"source", e.Source}, {"machine", e.Machine}, {"identity", e.ClientID},
+		{"resource", e.Resource}, {"serial", e.Serial}, {"token", e.Token}, {"correlation", e.Request},
+	} {
+		if a[1] != "" {
+			attrs = append(attrs, slog.String(a[0], a[1]))
+		}
+	}
+	l.LogAttrs(context.Background(), level, "authority: "+e.Action+" "+e.Outcome, attrs...)
 }
 
 // AuditQuery chooses audit records.
