@@ -63,6 +63,7 @@ func adminWorld(t *testing.T, admit func(net.Conn) (string, bool)) (*world, *Adm
 func root(net.Conn) (string, bool) { return "uid:0", true }
 
 func TestTheAdminSocketDoesWhatTheMethodsDo(t *testing.T) {
+	t.Parallel()
 	w, admin, _ := adminWorld(t, root)
 	ctx := context.Background()
 	w.must(admin.AddResource(ctx, Resource{Identifier: vault, Life: time.Hour}))
@@ -119,6 +120,7 @@ func TestTheAdminSocketDoesWhatTheMethodsDo(t *testing.T) {
 }
 
 func TestSentinelsCrossTheAdminSocket(t *testing.T) {
+	t.Parallel()
 	w, admin, _ := adminWorld(t, root)
 	ctx := context.Background()
 	w.connect("gw")
@@ -141,6 +143,7 @@ func TestSentinelsCrossTheAdminSocket(t *testing.T) {
 }
 
 func TestOnlyAdministratorsAreServed(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	var asked atomic.Int32
 	for name, admit := range map[string]func(net.Conn) (string, bool){
@@ -170,6 +173,7 @@ func TestOnlyAdministratorsAreServed(t *testing.T) {
 }
 
 func TestTheAdminSocketRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	t.Parallel()
 	w, _, path := adminWorld(t, root)
 	c := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -200,6 +204,7 @@ func TestTheAdminSocketRefusesWhatItDoesNotUnderstand(t *testing.T) {
 }
 
 func TestTheAdminClientNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	admin := NewAdmin(func(context.Context) (net.Conn, error) { return nil, errors.New("nobody listens") })
 	if _, err := admin.Info(context.Background()); err == nil || !strings.Contains(err.Error(), "authority info") || !strings.Contains(err.Error(), "nobody listens") {
 		t.Errorf("got %v", err)

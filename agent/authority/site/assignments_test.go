@@ -42,6 +42,7 @@ func (w *world) ask(d *device, etag string) (answer, assignmentList) {
 }
 
 func TestTheListNamesTheIdentitiesOfTheMachine(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	a, l := w.ask(d, "")
 	m, err := w.a.MachineByName(context.Background(), "gw")
@@ -70,6 +71,7 @@ func TestTheListNamesTheIdentitiesOfTheMachine(t *testing.T) {
 }
 
 func TestAnUnchangedListIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	a, _ := w.ask(d, "")
@@ -96,6 +98,7 @@ func TestAnUnchangedListIsNotSentAgain(t *testing.T) {
 }
 
 func TestOnlyTheMachinesOwnIdentityMayAsk(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	u := w.fetch(d, "telemetry")
@@ -108,6 +111,7 @@ func TestOnlyTheMachinesOwnIdentityMayAsk(t *testing.T) {
 }
 
 func TestOneEnrolmentIsOutAtATimeAndCanBeUsedOnce(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	ott := func() string { t.Helper(); return w.list(d).Identities[1].Enroll.OTT }
@@ -131,6 +135,7 @@ func TestOneEnrolmentIsOutAtATimeAndCanBeUsedOnce(t *testing.T) {
 }
 
 func TestAnEnrolmentDiesWithItsAssignment(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for name, end := range map[string]func(w *world, d *device){
 		"unassigned":            func(w *world, _ *device) { w.must(w.a.Unassign(ctx, "telemetry", "gw")) },
@@ -155,6 +160,7 @@ func TestAnEnrolmentDiesWithItsAssignment(t *testing.T) {
 }
 
 func TestALostAnswerIsHealed(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	a, _ := w.ask(d, "")
 	tag := a.header.Get("ETag")
@@ -174,6 +180,7 @@ func TestALostAnswerIsHealed(t *testing.T) {
 }
 
 func TestWordOfArrivalEndsTheOffer(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	a, _ := w.ask(d, "")
@@ -188,6 +195,7 @@ func TestWordOfArrivalEndsTheOffer(t *testing.T) {
 }
 
 func TestALapsedAssignmentIsLeftToTheOperator(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	u := w.fetch(d, "telemetry")
@@ -209,6 +217,7 @@ func TestALapsedAssignmentIsLeftToTheOperator(t *testing.T) {
 }
 
 func TestReonboardingRestoresTheAssignmentsThatLapsed(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	w.assign()
 	u := w.fetch(d, "telemetry")
@@ -233,6 +242,7 @@ func TestReonboardingRestoresTheAssignmentsThatLapsed(t *testing.T) {
 }
 
 func TestASharedIdentityIsRevokedOnOneMachineAlone(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	ctx := context.Background()
 	e := w.connect("gw-2")
@@ -252,6 +262,7 @@ func TestASharedIdentityIsRevokedOnOneMachineAlone(t *testing.T) {
 }
 
 func TestIdentitiesAreAdministered(t *testing.T) {
+	t.Parallel()
 	w, d := plant(t)
 	ctx := context.Background()
 	for _, tc := range []struct {
@@ -296,6 +307,7 @@ func TestIdentitiesAreAdministered(t *testing.T) {
 }
 
 func TestAMachineHasAtMost64Identities(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := context.Background()
 	w.connect("gw")
@@ -310,6 +322,7 @@ func TestAMachineHasAtMost64Identities(t *testing.T) {
 }
 
 func TestCertificatesOfOneHoldingAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	first := d
@@ -346,6 +359,7 @@ func TestCertificatesOfOneHoldingAreBounded(t *testing.T) {
 }
 
 func TestContactsAreRememberedWithoutAWriteEach(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	w.ask(d, "")

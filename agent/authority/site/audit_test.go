@@ -41,6 +41,7 @@ func (w *world) lines(q AuditQuery) AuditPage {
 }
 
 func TestEveryDecisionIsAudited(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := WithPrincipal(context.Background(), "uid:0")
 	w.addVault()
@@ -90,6 +91,7 @@ func TestEveryDecisionIsAudited(t *testing.T) {
 }
 
 func TestTheAuditIsAChainThatShowsTampering(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -125,6 +127,7 @@ func TestTheAuditIsAChainThatShowsTampering(t *testing.T) {
 }
 
 func TestTheAuditRingIsBoundedAndCountsWhatWasNotExported(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.auditRecords = 20
 	n := 0
@@ -172,6 +175,7 @@ func TestTheAuditRingIsBoundedAndCountsWhatWasNotExported(t *testing.T) {
 }
 
 func TestEqualDenialsAreFolded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	commits := 0
 	w.a.committed = func() { commits++ }
@@ -198,6 +202,7 @@ func TestEqualDenialsAreFolded(t *testing.T) {
 }
 
 func TestDenialsOfManyKindsAreBoundedTogether(t *testing.T) {
+	t.Parallel()
 	d := newDenials()
 	now, written, passed := start, 0, 0
 	flood := func(n int, kind string) {
@@ -247,6 +252,7 @@ func (s *syncBuffer) String() string {
 }
 
 func TestNoSecretReachesLogOrAudit(t *testing.T) {
+	t.Parallel()
 	var log syncBuffer
 	w := newWorld(t, func(o *Options) {
 		o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -283,6 +289,7 @@ func TestNoSecretReachesLogOrAudit(t *testing.T) {
 }
 
 func TestForeignTextCannotForgeLinesInTheAudit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := "x\n{\"seq\":1}\r\x1b[2J"
 	w.do(nil, "POST", w.tokenPath(), formHeader, "grant_type=client_credentials&client_id="+strings.NewReplacer("\n", "%0a", "\r", "%0d", "\x1b", "%1b", " ", "+").Replace(evil))

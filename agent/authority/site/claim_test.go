@@ -11,6 +11,7 @@ import (
 )
 
 func TestAClaimCarriesAllThatADeviceNeeds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c, err := w.a.CreateClaim(context.Background(), ClaimRequest{Machine: "gw-0042", Group: "plant-7"})
 	w.must(err)
@@ -28,6 +29,7 @@ func TestAClaimCarriesAllThatADeviceNeeds(t *testing.T) {
 }
 
 func TestClaimsAreChecked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.connect("taken")
 	many := map[string]string{}
@@ -60,6 +62,7 @@ func TestClaimsAreChecked(t *testing.T) {
 }
 
 func TestClaimsThatAreOutAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.must(w.a.update(context.Background(), func(t *tx) error {
 		for i := range maxClaims - 1 {
@@ -86,6 +89,7 @@ func TestClaimsThatAreOutAreBounded(t *testing.T) {
 }
 
 func TestAnUnusedClaimMakesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw", Life: time.Hour})
 	for _, body := range []map[string]any{
@@ -108,6 +112,7 @@ func TestAnUnusedClaimMakesNothing(t *testing.T) {
 }
 
 func TestARefusedRequestDoesNotSpendTheClaim(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw"})
 	if a := w.post(nil, "/1.0/sign", map[string]any{"csr": csrFor(t, newKey(t), "other"), "ott": token}); a.status != 403 {
@@ -120,6 +125,7 @@ func TestARefusedRequestDoesNotSpendTheClaim(t *testing.T) {
 }
 
 func TestAClockThatJumpsCannotReviveAClaim(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw"})
 	w.sign(token)
@@ -133,6 +139,7 @@ func TestAClockThatJumpsCannotReviveAClaim(t *testing.T) {
 }
 
 func TestAClaimOfAnotherSiteIsWorthNothing(t *testing.T) {
+	t.Parallel()
 	w, other := newWorld(t), newWorld(t)
 	if a := w.post(nil, "/1.0/sign", signBody(t, newKey(t), other.claim(ClaimRequest{Machine: "gw"}))); a.status != 401 {
 		t.Errorf("got %d", a.status)
@@ -140,6 +147,7 @@ func TestAClaimOfAnotherSiteIsWorthNothing(t *testing.T) {
 }
 
 func TestALiveNameNeedsAReonboardToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	first, second := w.claim(ClaimRequest{Machine: "gw-0042"}), w.claim(ClaimRequest{Machine: "GW-0042"})
 	d := w.sign(first)
@@ -153,6 +161,7 @@ func TestALiveNameNeedsAReonboardToken(t *testing.T) {
 }
 
 func TestReonboardKeepsTheIdentityAndRevokesTheOldCertificates(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -175,6 +184,7 @@ func TestReonboardKeepsTheIdentityAndRevokesTheOldCertificates(t *testing.T) {
 }
 
 func TestAReonboardClaimDiesWithItsMachine(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.connect("gw")
 	token := w.claim(ClaimRequest{Machine: "gw", Reonboard: true})
@@ -195,6 +205,7 @@ func (w *world) selfRevoke(d *device, code int) {
 }
 
 func TestDisconnectAndConnectGivesANewIdentity(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(w *world, d *device){
 		"by its last certificate": func(w *world, d *device) {
 			n := w.rekey(d)
@@ -237,6 +248,7 @@ func TestDisconnectAndConnectGivesANewIdentity(t *testing.T) {
 }
 
 func TestADisconnectedMachineStaysOnRecordUntilItIsConnectedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	w.clock.add(time.Hour)
@@ -255,6 +267,7 @@ func TestADisconnectedMachineStaysOnRecordUntilItIsConnectedAgain(t *testing.T) 
 }
 
 func TestRetiringAnOldCertificateDisconnectsNobody(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	lost := w.rekey(d) // its answer never arrived
@@ -277,6 +290,7 @@ func TestRetiringAnOldCertificateDisconnectsNobody(t *testing.T) {
 }
 
 func TestRevokingANewCertificateLeavesAnOlderOneThatIsInUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	w.clock.add(time.Minute)

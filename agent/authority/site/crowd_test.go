@@ -21,6 +21,7 @@ func crowd(n int, f func(i int)) {
 }
 
 func TestOfManyAtOnceOneUsesTheToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -60,6 +61,7 @@ func TestOfManyAtOnceOneUsesTheToken(t *testing.T) {
 }
 
 func TestACrowdOfDevicesAndOperators(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	ctx := context.Background()

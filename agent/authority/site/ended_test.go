@@ -16,6 +16,7 @@ import (
 // Each way in which a credential ends, against each call that takes one. A row
 // fails when the branch of holderOf that its end needs is taken out.
 func TestEndedCredentialsAreRefusedEverywhere(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	csr := map[string]string{"csr": csrFor(t, newKey(t), "any")}
 	for _, tc := range []struct {
@@ -105,6 +106,7 @@ type oauthAnswer struct {
 }
 
 func TestAnExpiredKeyEarnsNothingByAssertion(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -122,6 +124,7 @@ func TestAnExpiredKeyEarnsNothingByAssertion(t *testing.T) {
 }
 
 func TestADisabledIdentityComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -134,6 +137,7 @@ func TestADisabledIdentityComesBack(t *testing.T) {
 
 // An unassignment between the check and the commit wins.
 func TestUnassignmentDuringATokenRequestWins(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	ctx := context.Background()
@@ -153,6 +157,7 @@ func TestUnassignmentDuringATokenRequestWins(t *testing.T) {
 }
 
 func TestATokenForAnotherClientIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d, other := w.connect("gw"), w.connect("other")
@@ -169,6 +174,7 @@ func TestATokenForAnotherClientIsRefused(t *testing.T) {
 // Each branch of holderOf alone, on records that were changed by hand: where
 // two of them guard the same thing, neither may hide that the other is gone.
 func TestEachConditionOfACredentialCounts(t *testing.T) {
+	t.Parallel()
 	change := func(f func(*tx, holder) error) func(*world, *device) {
 		return func(w *world, u *device) {
 			w.must(w.a.update(context.Background(), func(t *tx) error {
@@ -229,6 +235,7 @@ func TestEachConditionOfACredentialCounts(t *testing.T) {
 // A certificate that our own intermediate signed outside of the ledger, under
 // the serial of one that is in it.
 func TestACertificateMustBeTheOneThatWasIssued(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")

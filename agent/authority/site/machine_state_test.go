@@ -287,6 +287,7 @@ func (m *model) Check(rt *rapid.T) {
 }
 
 func TestNoHistoryRevivesACredentialOrAnID(t *testing.T) {
+	t.Parallel()
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		// Each check is some hundred commits to a real disk.
 		defer func() { _ = f.Value.Set(f.DefValue) }()

@@ -146,6 +146,7 @@ func (c *camera) life() {
 }
 
 func TestAPowerCutAtAnyCommitLosesNothingAndSpendsNothingTwice(t *testing.T) {
+	t.Parallel()
 	c := newCamera(t)
 	c.life()
 	if len(c.images) < 25 {
@@ -212,6 +213,7 @@ func serveLocal(a *Authority, path, body string) int {
 }
 
 func TestAPowerCutLeavesNoneOrAWholeAuthority(t *testing.T) {
+	t.Parallel()
 	dir, copied := t.TempDir(), t.TempDir()
 	opts := testOptions(&wall{now: start})
 	commits := 0
@@ -243,6 +245,7 @@ func TestAPowerCutLeavesNoneOrAWholeAuthority(t *testing.T) {
 }
 
 func TestAnAuthorityWithoutItsKeyIsNotMadeAnew(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.connect("gw")
 	copied := t.TempDir()
@@ -261,6 +264,7 @@ func TestAnAuthorityWithoutItsKeyIsNotMadeAnew(t *testing.T) {
 }
 
 func TestNothingIsAnsweredWhenACommitFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")

@@ -13,6 +13,7 @@ import (
 )
 
 func TestResourcesAreNamedInThreeWays(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := context.Background()
 	for _, r := range []string{vault, "https://management.azure.com/", "api://x", "00000003-0000-0000-c000-000000000000"} {
@@ -47,6 +48,7 @@ func TestResourcesAreNamedInThreeWays(t *testing.T) {
 }
 
 func TestLifetimesAndWildcards(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := context.Background()
 	for _, r := range []Resource{
@@ -78,6 +80,7 @@ func TestLifetimesAndWildcards(t *testing.T) {
 }
 
 func TestResourcesAreChecked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := context.Background()
 	for _, r := range []Resource{
@@ -103,6 +106,7 @@ func TestResourcesAreChecked(t *testing.T) {
 }
 
 func TestTokenRequestsOfOneIdentityAreGated(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d, other := w.connect("gw"), w.connect("other")
@@ -130,6 +134,7 @@ func TestTokenRequestsOfOneIdentityAreGated(t *testing.T) {
 }
 
 func TestStrangersDoNotUseUpAnIdentitysTurns(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -145,6 +150,7 @@ func TestStrangersDoNotUseUpAnIdentitysTurns(t *testing.T) {
 }
 
 func TestAnAssertionIsTakenOnceWhateverHappens(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d, e := w.connect("gw"), w.connect("other")
@@ -173,6 +179,7 @@ func TestAnAssertionIsTakenOnceWhateverHappens(t *testing.T) {
 }
 
 func TestAssertionIdsAreSweptAndBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -214,6 +221,7 @@ func TestAssertionIdsAreSweptAndBounded(t *testing.T) {
 }
 
 func TestFormsAreReadStrictly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -247,6 +255,7 @@ func TestFormsAreReadStrictly(t *testing.T) {
 }
 
 func TestOtherTenantsAreUnknown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, tenant := range []string{"common", "organizations", "consumers", newGUID(), "x"} {
 		for _, path := range []string{"/v2.0/.well-known/openid-configuration", "/discovery/v2.0/keys", "/oauth2/v2.0/token", "/oauth2/v2.0/authorize"} {
@@ -267,6 +276,7 @@ func TestOtherTenantsAreUnknown(t *testing.T) {
 }
 
 func TestDiscoveryDocuments(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	base := testURL + "/" + w.a.tenant
 	for _, path := range []string{
@@ -293,6 +303,7 @@ func TestDiscoveryDocuments(t *testing.T) {
 }
 
 func TestSigningKeysAreRotatedAndOldOnesPublishedUntilTheirLastTokenIsDead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -341,6 +352,7 @@ func TestSigningKeysAreRotatedAndOldOnesPublishedUntilTheirLastTokenIsDead(t *te
 }
 
 func TestAClockThatJumpsDestroysNoSigningKeyInUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -359,6 +371,7 @@ func TestAClockThatJumpsDestroysNoSigningKeyInUse(t *testing.T) {
 }
 
 func TestARegistrationThatChangesNothingIsNotWritten(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	before := len(w.audit())

@@ -18,6 +18,7 @@ import (
 // net.Pipe connections: a machine that renews every 45 days, beats every day
 // and asks for tokens never meets a refusal.
 func TestAYearOfRenewalsInABubble(t *testing.T) {
+	t.Parallel()
 	testRSA()
 	synctest.Test(t, func(t *testing.T) {
 		opts := testOptions(nil)
@@ -115,6 +116,7 @@ func (s *sim) day(day int) {
 
 // Whoever is slow loses the connection after ten seconds, at each stage.
 func TestSlowClientsAreDropped(t *testing.T) {
+	t.Parallel()
 	testRSA()
 	for name, say := range map[string]func(t *testing.T, s *sim, c net.Conn) net.Conn{
 		"says nothing": func(_ *testing.T, _ *sim, c net.Conn) net.Conn { return c },

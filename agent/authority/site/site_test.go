@@ -15,6 +15,7 @@ import (
 )
 
 func TestOpenSaysWhatIsWrongWithItsOptions(t *testing.T) {
+	t.Parallel()
 	for _, url := range []string{"", "http://127.0.0.1", "https://", "127.0.0.1:8443", "https://x/path", "https://x?q", "https://x#f", "https://u@x", "https://x:8443/a"} {
 		opts := testOptions(&wall{now: start})
 		opts.URL = url
@@ -33,6 +34,7 @@ func TestOpenSaysWhatIsWrongWithItsOptions(t *testing.T) {
 }
 
 func TestANewerSchemaIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.must(w.a.update(context.Background(), func(t *tx) error {
 		s, err := load[siteRecord](t, bucketSite, "authority")
@@ -47,6 +49,7 @@ func TestANewerSchemaIsLeftAlone(t *testing.T) {
 }
 
 func TestTheAuthoritysOwnCertificatesLiveAsLongAsSaid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	root := w.a.root.certificate
 	first, err := w.a.issuingCertificate(context.Background())
@@ -79,6 +82,7 @@ func TestTheAuthoritysOwnCertificatesLiveAsLongAsSaid(t *testing.T) {
 }
 
 func TestABugInOneRequestIsAnAnswerAndALogLine(t *testing.T) {
+	t.Parallel()
 	var log syncBuffer
 	w := newWorld(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	w.a.signing = nil // whoever needs it panics
@@ -92,6 +96,7 @@ func TestABugInOneRequestIsAnAnswerAndALogLine(t *testing.T) {
 }
 
 func TestAClaimIsEnoughToConnectAndEarnAToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw-0042")
@@ -112,6 +117,7 @@ func TestAClaimIsEnoughToConnectAndEarnAToken(t *testing.T) {
 }
 
 func TestNoAuthorityIsMadeUnderAClockFromBeforeTheProgram(t *testing.T) {
+	t.Parallel()
 	clock := &wall{now: time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC)}
 	opts := testOptions(clock)
 	opts.Built = start
@@ -137,6 +143,7 @@ func TestNoAuthorityIsMadeUnderAClockFromBeforeTheProgram(t *testing.T) {
 }
 
 func TestNothingIsIssuedBeforeTheAuthoritysBirth(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -159,6 +166,7 @@ func TestNothingIsIssuedBeforeTheAuthoritysBirth(t *testing.T) {
 
 // The x5cInsecure bearer token of step-ca's renewal after expiry.
 func TestNobodyRenewsByABearerToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	stranger := newWorld(t).connect("gw")

@@ -30,6 +30,7 @@ const (
 
 // The messages are those of step-ca 0.30.2, recorded with curl.
 func TestSignAnswersAsStepCA(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	key := newKey(t)
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -159,6 +160,7 @@ func TestSignAnswersAsStepCA(t *testing.T) {
 }
 
 func TestSignAnswersWithAChainLikeStepCA(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw"})
 	c := claimsOf(t, token)
@@ -188,6 +190,7 @@ func TestSignAnswersWithAChainLikeStepCA(t *testing.T) {
 }
 
 func TestRenewRekeyAndRevokeAnswerAsStepCA(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	other := w.connect("other")
@@ -246,6 +249,7 @@ func TestRenewRekeyAndRevokeAnswerAsStepCA(t *testing.T) {
 }
 
 func TestRenewalKeepsNamesAndLifetimeAndTheOldOneStaysValid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw"})
 	body := signBody(t, newKey(t), token)
@@ -271,6 +275,7 @@ func TestRenewalKeepsNamesAndLifetimeAndTheOldOneStaysValid(t *testing.T) {
 }
 
 func TestPublicDocuments(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	root := sha256.Sum256(w.a.root.certificate.Raw)
 	sum := hex.EncodeToString(root[:])

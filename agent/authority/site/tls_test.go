@@ -24,6 +24,7 @@ func refusedBy(err error, name string) bool {
 }
 
 func TestExpiredCertificateEndsTheHandshakeWithItsOwnAlert(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	w.clock.set(d.leaf().NotAfter.Add(time.Second))
@@ -38,6 +39,7 @@ func TestExpiredCertificateEndsTheHandshakeWithItsOwnAlert(t *testing.T) {
 }
 
 func TestForeignClientCertificatesAreRefusedInTheHandshake(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	server, err := w.a.serverCertificate(context.Background())
 	w.must(err)
@@ -57,6 +59,7 @@ func TestForeignClientCertificatesAreRefusedInTheHandshake(t *testing.T) {
 }
 
 func TestClientMaySendItsLeafAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	if a := w.do(&device{d.key, d.chain[:1]}, "POST", "/1.0/renew", nil, ""); a.status != 201 {
@@ -65,6 +68,7 @@ func TestClientMaySendItsLeafAlone(t *testing.T) {
 }
 
 func TestSessionsAreNotResumed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.client(w.connect("gw"))
 	c.Transport.(*http.Transport).TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
@@ -79,6 +83,7 @@ func TestSessionsAreNotResumed(t *testing.T) {
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.client(nil)
 	cfg := c.Transport.(*http.Transport).TLSClientConfig
@@ -89,6 +94,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 }
 
 func TestServerCertificateCarriesItsNamesAndRenewsItself(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	leaf := func() *x509.Certificate {
 		t.Helper()
@@ -126,6 +132,7 @@ func TestServerCertificateCarriesItsNamesAndRenewsItself(t *testing.T) {
 }
 
 func TestConnectionDoesNotOutliveItsCertificate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	c := w.client(d)
@@ -152,6 +159,7 @@ func TestConnectionDoesNotOutliveItsCertificate(t *testing.T) {
 }
 
 func TestEveryAnswerCarriesTheAuthoritysDate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.clock.set(time.Date(2031, 3, 4, 5, 6, 7, 0, time.UTC))
 	d := w.connect("gw")
@@ -181,6 +189,7 @@ func TestEveryAnswerCarriesTheAuthoritysDate(t *testing.T) {
 }
 
 func TestRequestsBeyondTheLimitsAreRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	status := func(body io.Reader, header string) int {
 		t.Helper()
@@ -211,6 +220,7 @@ func TestRequestsBeyondTheLimitsAreRefused(t *testing.T) {
 }
 
 func TestServeOnLoopbackSpeaksHTTP1AndStopsGracefully(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
@@ -242,6 +252,7 @@ func TestServeOnLoopbackSpeaksHTTP1AndStopsGracefully(t *testing.T) {
 }
 
 func TestServeSaysWhyItsListenerFailed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
@@ -252,6 +263,7 @@ func TestServeSaysWhyItsListenerFailed(t *testing.T) {
 }
 
 func TestNoMoreConnectionsThanTheLimitAreAccepted(t *testing.T) {
+	t.Parallel()
 	p := newPipe()
 	l := limit(p, 2)
 	var open []net.Conn
@@ -302,6 +314,7 @@ func TestNoMoreConnectionsThanTheLimitAreAccepted(t *testing.T) {
 // A server that took certificates without verifying them would hand over a
 // stranger's: only what the handshake verified counts.
 func TestACertificateThatTheHandshakeDidNotVerifyIsNone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.connect("gw")
 	r := httptest.NewRequest(http.MethodPost, "/renew", nil)

@@ -54,6 +54,7 @@ func (w *world) verify(compact string) (map[string]any, error) {
 }
 
 func TestAccessTokensVerifyWithGoJOSE(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -89,6 +90,7 @@ func TestAccessTokensVerifyWithGoJOSE(t *testing.T) {
 }
 
 func TestTokenTypeCanBeRFC9068(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.TokenType = "at+jwt" })
 	w.addVault()
 	token := decodeAs[oauthAnswer](t, w.tokenFor(w.connect("gw"), vault)).AccessToken
@@ -102,6 +104,7 @@ func TestTokenTypeCanBeRFC9068(t *testing.T) {
 // Every way in which a client names its key (authorities.md 5.2), with every
 // algorithm, with assertions that go-jose signed.
 func TestAssertionsOfEveryKindAreTaken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -155,6 +158,7 @@ func TestAssertionsOfEveryKindAreTaken(t *testing.T) {
 }
 
 func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -254,6 +258,7 @@ func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
 }
 
 func TestAssertionsAtTheEdgeOfTheirTimesAreTaken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
@@ -271,6 +276,7 @@ func TestAssertionsAtTheEdgeOfTheirTimesAreTaken(t *testing.T) {
 }
 
 func TestX5CThatOnlyChainsHereIsNotEnough(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.addVault()
 	d := w.connect("gw")
