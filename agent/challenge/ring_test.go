@@ -47,7 +47,7 @@ func TestRingKeepsItsBoundsAndBindings(t *testing.T) {
 					return
 				}
 				e := rapid.SampledFrom(all).Draw(t, "key")
-				p := peer.Draw(t, "peer")
+				p := rapid.OneOf(peer, rapid.Just(e.peer)).Draw(t, "peer")
 				found := r.find(p, e.digest, now)
 				want := r.byName[e.name] == e && p == e.peer && now-e.minted < Life
 				if (found == e) != want {
@@ -89,4 +89,41 @@ func TestRingKeepsItsBoundsAndBindings(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestKeyIsNotValidBeforeItsFileIsComplete(t *testing.T) {
+	r := newRing()
+	e, _, err := r.reserve(0, alice, "x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.digest = sha256.Sum256([]byte("secret"))
+	if r.find(alice, e.digest, 0) != nil {
+		t.Error("a key without a file is valid")
+	}
+	if why := r.whyNot(alice, e.digest); why.Reason != "wrong or used" {
+		t.Errorf("reason %q", why.Reason)
+	}
+	e.live = true
+	if r.find(alice, e.digest, 0) != e {
+		t.Error("a complete key is not valid")
+	}
+}
+
+func TestKeyEndsAtItsLifeBeforeAnySweep(t *testing.T) {
+	r := newRing()
+	e, _, err := r.reserve(time.Second, alice, "x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.digest, e.live = sha256.Sum256([]byte("secret")), true
+	if r.find(alice, e.digest, time.Second+Life-1) == nil {
+		t.Error("ended early")
+	}
+	if r.find(alice, e.digest, time.Second+Life) != nil {
+		t.Error("still valid")
+	}
+	if why := r.whyNot(alice, e.digest); why.Reason != "expired" {
+		t.Errorf("reason %q", why.Reason)
+	}
 }

@@ -307,3 +307,9 @@ func FuzzJSONString(f *testing.F) {
 		}
 	})
 }
+
+func TestPanicWithoutHooksIsA500(t *testing.T) {
+	r := newRig(t, IMDS, func(o *Options) { o.Served = nil })
+	r.stub.answer(func(context.Context, token.Request) (token.Token, error) { panic("boom") })
+	r.must(r.get(tokenURI), http.StatusInternalServerError, `"error":"unknown"`)
+}

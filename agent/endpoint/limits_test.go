@@ -558,3 +558,15 @@ func TestMoreConnectionsThan128CannotBeAskedFor(t *testing.T) {
 		}
 	}
 }
+
+func TestWorkloadPaysForItsOwnConnections(t *testing.T) {
+	inBubble(t, AppService, func(t *testing.T, b *bubble) {
+		for i := range maxPerPeer {
+			b.connect(platform.UIDPeer(uint32(6000 + i))) // all of one workload, whatever their accounts
+		}
+		if rep := b.connect(bob).read(http.MethodGet); rep.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("connection 33 of a workload: %d", rep.StatusCode)
+		}
+		time.Sleep(time.Second)
+	})
+}
