@@ -45,7 +45,7 @@ func (c *cli) root() *cobra.Command {
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show causes")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s",
-			cmd.CommandPath(), err, nearestFlag(cmd, err))
+			verbOf(cmd), err, nearestFlag(cmd, err))
 	})
 	root.AddCommand(c.verbs()...)
 	for _, cmd := range allCommands(root) {
@@ -79,10 +79,18 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w", cmd.CommandPath(), err)
+			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w", verbOf(cmd), err)
 		}
 		return nil
 	}
+}
+
+// verbOf is the verb as errors name it: "token", "authority claim".
+func verbOf(cmd *cobra.Command) string {
+	if name := strings.TrimPrefix(cmd.CommandPath(), "postern "); name != "postern" {
+		return name
+	}
+	return "usage"
 }
 
 // nearestFlag suggests the flag that an unknown one was probably meant to be.

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"postern/agent/control"
 	"postern/platform"
@@ -17,9 +19,14 @@ func (d *developer) devDirs(o *platform.Options, state string) error {
 	if o.RuntimeDir == "" {
 		o.RuntimeDir = filepath.Join(state, "run")
 	}
+	o.AllowSticky = true // a trial may live below /tmp
 	if !d.root || !d.cfg.Arc.Enabled {
 		o.Group = ""
 		return nil
+	}
+	if !groupExists(o.Group) {
+		d.notes = append(d.notes, "the group "+o.Group+" does not exist, so only root can read challenges: groupadd --system "+o.Group)
+		o.Group = ""
 	}
 	if d.cli.tokensDir != "" {
 		return nil // the operator knows best
@@ -52,6 +59,23 @@ func (d *developer) linkTokens(target, literal string) error {
 		}
 	})
 	return nil
+}
+
+// groupExists looks a group up where the platform does: in the system's own file.
+func groupExists(name string) bool {
+	if _, err := strconv.Atoi(name); err == nil {
+		return true
+	}
+	raw, err := os.ReadFile("/etc/group")
+	if err != nil {
+		return false
+	}
+	for line := range strings.SplitSeq(string(raw), "\n") {
+		if found, _, _ := strings.Cut(line, ":"); found == name {
+			return true
+		}
+	}
+	return false
 }
 
 // useLink accepts a link that an earlier trial left behind; any other belongs

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -69,12 +71,26 @@ func (d *developer) transcript(line readyLine, st control.Status) []string {
 		"", "# JavaScript, .NET, Java, C++ and newer Python also take the IMDS flavour:",
 		"export AZURE_POD_IDENTITY_AUTHORITY_HOST="+line.IMDS)
 	if line.Endpoint != "" {
-		page = append(page, "", "# as on an Azure Arc server (root, and members of the group "+orWord(d.cfg.Group, "that may read challenges")+"):",
+		page = append(page, "", "# as on an Azure Arc server (root, and members of the group "+d.cfg.Group+"):",
 			arcEnv(strings.TrimPrefix(line.Endpoint, "http://")).shell())
 	}
+	for _, note := range d.notes {
+		page = append(page, "# note: "+note)
+	}
 	return append(page, "", "# and to look inside:",
-		"postern status --state-dir "+line.StateDir,
+		selfCommand()+" status --state-dir "+line.StateDir,
 		"# Ctrl-C stops; everything is kept. Start again with --offline to see it work without the authority.", "")
+}
+
+// selfCommand is how this binary was called, for commands that people paste.
+func selfCommand() string {
+	switch name := os.Args[0]; {
+	case strings.Contains(name, "go-build"):
+		return "go run ./agent"
+	case strings.ContainsRune(name, filepath.Separator):
+		return name
+	}
+	return "postern"
 }
 
 func orWord(s, otherwise string) string {
@@ -82,6 +98,28 @@ func orWord(s, otherwise string) string {
 		return otherwise
 	}
 	return s
+}
+
+// requestLine is one served request of dev --json.
+type requestLine struct {
+	Time     time.Time `json:"time"`
+	Flavour  string    `json:"flavour"`
+	Listener string    `json:"listener"`
+	Peer     string    `json:"peer"`
+	Agent    string    `json:"agent,omitempty"`
+	Method   string    `json:"method"`
+	Status   int       `json:"status"`
+	Resource string    `json:"resource,omitempty"`
+	ClientID string    `json:"client_id,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Note     string    `json:"note,omitempty"` // "cache", "fetched", "challenge"
+}
+
+func requestOf(s endpoint.Served) requestLine {
+	return requestLine{
+		Time: s.Time.UTC(), Flavour: string(s.Flavour), Listener: s.Listener, Peer: s.Peer.String(), Agent: s.Agent,
+		Method: s.Method, Status: s.Status, Resource: s.Resource, ClientID: s.ClientID, Error: s.Error, Note: s.Note,
+	}
 }
 
 // servedLine is one request as a person reads it.

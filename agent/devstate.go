@@ -45,6 +45,7 @@ type developer struct {
 	memory  devMemory
 	secrets map[string]store.Secret
 	undo    []func()
+	notes   []string   // what a person should know about this trial
 	mu      sync.Mutex // one line at a time
 }
 
@@ -144,7 +145,7 @@ func (d *developer) served(s endpoint.Served) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.cli.json {
-		_ = d.cli.printJSON(s)
+		_ = d.cli.printJSON(requestOf(s))
 		return
 	}
 	d.cli.print("%s", servedLine(s))

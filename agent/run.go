@@ -81,10 +81,10 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	if err != nil {
 		return hostFault(err)
 	}
-	if err := c.becomeUser(host, cfg); err != nil {
+	if err := writePID(f.pidFile); err != nil { // first: its directory is root's
 		return err
 	}
-	if err := writePID(f.pidFile); err != nil {
+	if err := c.becomeUser(host, cfg); err != nil {
 		return err
 	}
 	level, err := host.Harden()

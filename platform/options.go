@@ -24,6 +24,11 @@ type Options struct {
 	// means Private.
 	Group string
 
+	// AllowSticky accepts parents that others may write if they are root's and
+	// sticky, as /tmp is: whoever made a name there keeps it, and what we use is
+	// verified to be ours. For trials only: a clean-up of /tmp takes the state.
+	AllowSticky bool
+
 	// ReadyFD is a descriptor on which one newline says READY=1, as s6 wants
 	// it; 0 for none. Unix only.
 	ReadyFD int

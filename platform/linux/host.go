@@ -32,6 +32,7 @@ type Host struct {
 	dirs     platform.Dirs
 	log      *slog.Logger
 	group    string // as configured; empty for none
+	sticky   bool   // Options.AllowSticky
 	facts    string // below which /proc, /sys and /etc are read; "/" but in tests
 	bootID   string
 	overflow uint32 // the uid of accounts outside our user namespace
@@ -61,7 +62,7 @@ func New(o Options) (*Host, error) { return newHost(o, "/", os.Getenv) }
 
 // newHost reads the system's files below facts and the environment through env.
 func newHost(o Options, facts string, env func(string) string) (*Host, error) {
-	h := &Host{log: o.Log, group: o.Group, facts: facts, gid: -1, held: map[string]*dir{}}
+	h := &Host{log: o.Log, group: o.Group, sticky: o.AllowSticky, facts: facts, gid: -1, held: map[string]*dir{}}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

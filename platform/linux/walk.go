@@ -160,11 +160,20 @@ func (h *Host) parentSafe(n *node) error {
 		return refuse(fmt.Sprintf("is a parent directory owned by uid %d, want root or uid %d", n.st.Uid, uid()),
 			"chown root "+n.path)
 	}
-	if n.st.Mode&0o022 != 0 {
+	if n.st.Mode&0o022 != 0 && !(h.sticky && n.st.Uid == 0 && n.st.Mode&unix.S_ISVTX != 0) {
 		return refuse(fmt.Sprintf("is a parent directory that others may write, mode %04o", n.st.Mode&0o7777),
-			"chmod go-w "+n.path)
+			fixWritable(n))
 	}
 	return nil
+}
+
+// fixWritable is the cure for a parent that others may write. Nobody should
+// take the write bits of a shared directory away.
+func fixWritable(n *node) string {
+	if n.st.Mode&unix.S_ISVTX != 0 {
+		return "choose a directory that is not below " + n.path + ", such as one below " + DefaultStateDir
+	}
+	return "chmod go-w " + n.path
 }
 
 // kind names the type of a file in words.
