@@ -219,8 +219,7 @@ func (d *Device) enrollAssigned(ctx context.Context, auth Authority, h *Holder, 
 	if err != nil {
 		return err
 	}
-	chain, err := auth.Enroll(ctx, signer, a.Enroll)
-	d.heard(err)
+	chain, err := d.trade(ctx, auth, signer, a.Enroll)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -165,8 +166,7 @@ func (d *Device) enroll(ctx context.Context, o Onboarding, dev *store.DeviceReco
 		return fail(err)
 	}
 	o.step("key: made on this device")
-	chain, err := auth.Enroll(ctx, signer, o.Claim)
-	d.heard(err)
+	chain, err := d.trade(ctx, auth, signer, o.Claim)
 	if err != nil {
 		return fail(err)
 	}
@@ -179,6 +179,15 @@ func (d *Device) enroll(ctx context.Context, o Onboarding, dev *store.DeviceReco
 	o.step("authority: %s", dev.AuthorityURL)
 	o.step("certificate: %s", lifeOf(chain[0]))
 	return auth, key, chain, nil
+}
+
+// trade makes the one call that spends a claim.
+func (d *Device) trade(ctx context.Context, auth Authority, signer crypto.Signer, claim store.Secret) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	chain, err := auth.Enroll(ctx, signer, claim)
+	d.heard(err)
+	return chain, err
 }
 
 // sameIdentity keeps reconnect from becoming somebody else by a claim that was
@@ -269,6 +278,8 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	if !ok || !held || Kind(rec.Kind) != SystemAssigned {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	list, err := as.Assignments(ctx, h.Current(), "")
 	d.heard(contactOnly(err))
 	switch {

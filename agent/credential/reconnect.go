@@ -90,6 +90,8 @@ func (d *Device) exposedUsers(before *store.IdentityRecord) []*Credential {
 // withdrawDropped withdraws certificates whose keys are gone from the file. It
 // cannot be repeated, so a failure is said.
 func (d *Device) withdrawDropped(ctx context.Context, auth Authority, drop []*Credential, o Onboarding) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	for _, c := range drop {
 		err := gone(auth.Retire(ctx, c))
 		d.heard(err)
