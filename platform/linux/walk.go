@@ -171,7 +171,7 @@ func (h *Host) parentSafe(n *node) error {
 // take the write bits of a shared directory away.
 func fixWritable(n *node) string {
 	if n.st.Mode&unix.S_ISVTX != 0 {
-		return "choose a directory that is not below " + n.path + ", such as one below " + DefaultStateDir
+		return "mkdir -m 0700 " + DefaultStateDir + "   # and use that: nothing below " + n.path + " is safe from others"
 	}
 	return "chmod go-w " + n.path
 }

@@ -1,0 +1,51 @@
+//go:build linux
+
+package linux
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"postern/platform"
+	"postern/platform/platformtest"
+)
+
+// TestStickyParentsAreForTrialsOnly: below a directory like /tmp the name is
+// ours once we made it, but only a trial is content with that; and a directory
+// that others can write without the sticky bit is refused to trials, too.
+func TestStickyParentsAreForTrialsOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not run: only a sticky directory of root's counts, and we are not root")
+	}
+	for _, c := range []struct {
+		name    string
+		mode    uint32
+		allow   bool
+		refused bool
+	}{
+		{"sticky, trial", 0o1777, true, false},
+		{"sticky, agent", 0o1777, false, true},
+		{"not sticky, trial", 0o777, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			shared := filepath.Join(platformtest.Dir(t), "shared")
+			if err := os.Mkdir(shared, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Chmod(shared, c.mode); err != nil {
+				t.Fatal(err)
+			}
+			state := filepath.Join(shared, "state")
+			h, err := New(Options{StateDir: state, RuntimeDir: filepath.Join(state, "run"), AllowSticky: c.allow})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Secure(state, platform.Private); (err != nil) != c.refused {
+				t.Errorf("Secure: %v, want refusal %v", err, c.refused)
+			}
+		})
+	}
+}
