@@ -118,7 +118,7 @@ func TestOnlyTheExactSecretIsValid(t *testing.T) {
 }
 
 func TestChallengeLives120Seconds(t *testing.T) {
-	inBubble(t, &plain{}, nil, func(t *testing.T, _ *host, k *Keeper) {
+	inBubble(t, &plain{}, func(t *testing.T, _ *host, k *Keeper) {
 		path, secret := mint(t, k, alice)
 		time.Sleep(Life - time.Nanosecond) // of the bubble
 		ticket := mustRedeem(t, k, alice, secret)

@@ -18,10 +18,11 @@ import (
 
 // plain is a watcher whose events the test sends.
 type plain struct {
-	mu    sync.Mutex
-	armed int
-	err   error
-	ch    chan struct{}
+	mu      sync.Mutex
+	armed   int
+	openErr error // of opening
+	err     error // of arming
+	ch      chan struct{}
 }
 
 func (p *plain) arm(...string) error {
@@ -30,12 +31,25 @@ func (p *plain) arm(...string) error {
 	p.armed++
 	return p.err
 }
-func (p *plain) fail(err error)          { p.mu.Lock(); p.err = err; p.mu.Unlock() }
+
+// fail sets what opening and arming say from now on.
+func (p *plain) fail(openErr, armErr error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.openErr, p.err = openErr, armErr
+}
+
+func (p *plain) open() (watcher, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p, p.openErr
+}
+
 func (p *plain) events() <-chan struct{} { return p.ch }
 func (p *plain) close() error            { return nil }
 
 // inBubble runs a Keeper inside a synctest bubble, where boot time is bubble time.
-func inBubble(t *testing.T, w *plain, openErr func() error, body func(t *testing.T, h *host, k *Keeper)) {
+func inBubble(t *testing.T, w *plain, body func(t *testing.T, h *host, k *Keeper)) {
 	t.Helper()
 	h := newHost(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -46,12 +60,7 @@ func inBubble(t *testing.T, w *plain, openErr func() error, body func(t *testing
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.eyes = func() (watcher, error) {
-			if openErr != nil && openErr() != nil {
-				return nil, openErr()
-			}
-			return w, nil
-		}
+		k.eyes = w.open
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
@@ -72,7 +81,7 @@ func after(d time.Duration) {
 }
 
 func TestFilesAreSweptWhenTheirLifeEnds(t *testing.T) {
-	inBubble(t, &plain{}, nil, func(t *testing.T, h *host, k *Keeper) {
+	inBubble(t, &plain{}, func(t *testing.T, h *host, k *Keeper) {
 		after(7 * time.Second)
 		mint(t, k, alice)
 		after(Life - time.Second)
@@ -90,7 +99,7 @@ func TestFilesAreSweptWhenTheirLifeEnds(t *testing.T) {
 }
 
 func TestDriftIsSeenWithin30SecondsWithoutAnyEvent(t *testing.T) {
-	inBubble(t, &plain{}, nil, func(t *testing.T, h *host, k *Keeper) {
+	inBubble(t, &plain{}, func(t *testing.T, h *host, k *Keeper) {
 		after(time.Second)
 		h.chmod(0o777)
 		after(rescanEvery)
@@ -107,7 +116,7 @@ func TestDriftIsSeenWithin30SecondsWithoutAnyEvent(t *testing.T) {
 
 func TestDriftIsSeenWithinASecondByEvent(t *testing.T) {
 	w := &plain{}
-	inBubble(t, w, nil, func(t *testing.T, h *host, k *Keeper) {
+	inBubble(t, w, func(t *testing.T, h *host, k *Keeper) {
 		h.chmod(0o777)
 		w.ch <- struct{}{}
 		after(time.Second)
@@ -118,7 +127,7 @@ func TestDriftIsSeenWithinASecondByEvent(t *testing.T) {
 }
 
 func TestRefusedCallerBringsTheRescanForward(t *testing.T) {
-	inBubble(t, &plain{}, nil, func(t *testing.T, h *host, k *Keeper) {
+	inBubble(t, &plain{}, func(t *testing.T, h *host, k *Keeper) {
 		h.chmod(0o777)
 		after(rescanEvery)
 		h.chmod(0o750)
@@ -129,7 +138,7 @@ func TestRefusedCallerBringsTheRescanForward(t *testing.T) {
 }
 
 func TestOS3MissingDirectoryIsTriedEvery30Seconds(t *testing.T) {
-	inBubble(t, &plain{}, nil, func(t *testing.T, h *host, k *Keeper) {
+	inBubble(t, &plain{}, func(t *testing.T, h *host, k *Keeper) {
 		h.setSecure(errors.New("parent is not ours"))
 		if err := os.Remove(h.dirs.Tokens); err != nil {
 			t.Fatal(err)
@@ -143,11 +152,8 @@ func TestOS3MissingDirectoryIsTriedEvery30Seconds(t *testing.T) {
 }
 
 func TestOS1WithoutInotifyTheDirectoryIsPolled(t *testing.T) {
-	w := &plain{}
-	var full error = errors.New("too many open files")
-	inBubble(t, w, func() error { return full }, func(t *testing.T, h *host, k *Keeper) {
-		var log bytes.Buffer
-		k.log = slog.New(slog.NewTextHandler(&log, nil))
+	w := &plain{openErr: errors.New("too many open files")}
+	inBubble(t, w, func(t *testing.T, h *host, k *Keeper) {
 		if health := k.Health(); health.Watching || !strings.Contains(health.WatchReason, "too many open files") {
 			t.Errorf("health %+v", health)
 		}
@@ -157,12 +163,12 @@ func TestOS1WithoutInotifyTheDirectoryIsPolled(t *testing.T) {
 			t.Error("drift was not noticed")
 		}
 		h.chmod(0o750)
-		full = nil
+		w.fail(nil, nil)
 		after(rescanEvery)
 		if health := k.Health(); !health.Watching || health.WatchReason != "" {
 			t.Errorf("an instance is free again, but health is %+v", health)
 		}
-		w.fail(errors.New("no space left on device"))
+		w.fail(nil, errors.New("no space left on device"))
 		after(rescanEvery)
 		if health := k.Health(); health.Watching || !strings.Contains(health.WatchReason, "no space left") {
 			t.Errorf("health %+v", health)
@@ -211,7 +217,7 @@ func TestStopRemovesEveryChallengeAndRefusesNewOnes(t *testing.T) {
 
 func TestIdleKeeperWakesEvery30SecondsOnly(t *testing.T) {
 	w := &plain{}
-	inBubble(t, w, nil, func(t *testing.T, _ *host, _ *Keeper) {
+	inBubble(t, w, func(t *testing.T, _ *host, _ *Keeper) {
 		w.mu.Lock()
 		before := w.armed
 		w.mu.Unlock()
@@ -226,7 +232,7 @@ func TestIdleKeeperWakesEvery30SecondsOnly(t *testing.T) {
 
 func TestEventsOfOurOwnFilesDoNotScanWithoutEnd(t *testing.T) {
 	w := &plain{}
-	inBubble(t, w, nil, func(t *testing.T, _ *host, _ *Keeper) {
+	inBubble(t, w, func(t *testing.T, _ *host, _ *Keeper) {
 		for range 1000 {
 			select {
 			case w.ch <- struct{}{}:
