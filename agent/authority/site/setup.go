@@ -136,8 +136,11 @@ func (a *Authority) issuingCertificate(ctx context.Context) (issuer, error) {
 	}
 	err = a.update(ctx, func(t *tx) error {
 		key := fmt.Sprintf("intermediate/%04d", count+1)
-		if _, err := load[issuerRecord](t, bucketIssuer, key); !errors.Is(err, errAbsent) {
-			return errors.Join(errEnough, err) // somebody else was faster
+		switch _, err := load[issuerRecord](t, bucketIssuer, key); {
+		case err == nil:
+			return errEnough // somebody else was faster
+		case !errors.Is(err, errAbsent):
+			return err
 		}
 		t.note(Entry{Action: "intermediate-made", Principal: "authority", Serial: next.certificate.SerialNumber.String(), Expires: next.certificate.NotAfter})
 		t.after = append(t.after, func() {
