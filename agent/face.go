@@ -15,7 +15,7 @@ import (
 // wireEndpoint builds the rooms that face the programs on this device.
 func (g *graph) wireEndpoint() (err error) {
 	if g.cfg.Arc.Enabled {
-		g.keeper, err = challenge.New(challenge.Options{Host: g.host, Log: g.log, Event: g.challengeEvent})
+		g.keeper, err = challenge.New(challenge.Options{Host: g.host, Poll: g.poll, Log: g.log, Event: g.challengeEvent})
 		if err != nil {
 			return fmt.Errorf("token directory: %w", err)
 		}
@@ -90,7 +90,7 @@ func (g *graph) reload() {
 	cfg, err := g.reread()
 	var grants *token.Grants
 	if err == nil {
-		grants, err = token.NewGrants(grantsOf(cfg), g.host)
+		grants, err = newGrants(cfg, g.host)
 	}
 	if err != nil {
 		g.log.Error("configuration stays as it was", "path", g.cfg.Path(), "reason", err)

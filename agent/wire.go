@@ -46,6 +46,7 @@ type graph struct {
 	workloads       *workloads
 	workloadSecrets map[string]store.Secret // given instead of made: dev
 	served          func(endpoint.Served)
+	poll            bool // the token directory is polled, not watched
 	sandbox         string
 	saved           store.ContactRecord // what stands in the cache
 	serving         control.Endpoint
@@ -59,16 +60,18 @@ type plan struct {
 	log  *slog.Logger
 	mode string
 	// dial replaces TCP towards the authority, verify the child process that
-	// checks a file, build the time of the binary: for simulations.
+	// checks a file, build the time of the binary, and poll leaves out the
+	// watcher, which a bubble of simulated time cannot hold: for simulations.
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	verify func(ctx context.Context, path string) error
 	build  time.Time
+	poll   bool
 	served func(endpoint.Served)
 }
 
 // build wires everything that verbs and the agent share. It contacts nobody.
 func build(ctx context.Context, p plan) (*graph, error) {
-	g := &graph{cfg: p.cfg, host: p.host, log: p.log, mode: p.mode, contact: new(lifecycle.Contact), served: p.served}
+	g := &graph{cfg: p.cfg, host: p.host, log: p.log, mode: p.mode, contact: new(lifecycle.Contact), served: p.served, poll: p.poll}
 	dirs := p.host.Dirs()
 	if err := g.secureState(dirs.State); err != nil {
 		return nil, err
@@ -116,7 +119,7 @@ func (g *graph) wireIdentities(p plan) (err error) {
 	if err != nil {
 		return err
 	}
-	grants, err := token.NewGrants(grantsOf(p.cfg), p.host)
+	grants, err := newGrants(p.cfg, p.host)
 	if err != nil {
 		return control.NewFault(control.ExitUsage, "grant", "postern config check", "grants: %w", err)
 	}
@@ -210,8 +213,21 @@ func staticIdentities(cfg config.Config) []credential.Identity {
 	return list
 }
 
-// grantsOf turns the grants of the file, and what workloads may use, into the
-// broker's.
+// newGrants is the policy of the file: its grants, and what each workload's
+// table leaves open.
+func newGrants(cfg config.Config, host platform.Host) (*token.Grants, error) {
+	grants, err := token.NewGrants(grantsOf(cfg), host)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Workloads {
+		if err := grants.Confine(w.Name, w.Identities, w.Resources); err != nil {
+			return nil, err
+		}
+	}
+	return grants, nil
+}
+
 func grantsOf(cfg config.Config) []token.Grant {
 	var list []token.Grant
 	for _, g := range cfg.Grants {

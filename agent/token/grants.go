@@ -27,7 +27,14 @@ type Accounts interface {
 // listed is allowed. Safe for concurrent use.
 type Grants struct {
 	rules    []rule
+	confined map[platform.Peer]scope
 	accounts *accounts
+}
+
+// scope is all that a workload may use; an empty part means everything.
+type scope struct {
+	identities []string // client ids, or "system"
+	rule       rule     // its resources
 }
 
 const (
@@ -69,6 +76,50 @@ func NewGrants(grants []Grant, lookup Accounts) (*Grants, error) {
 		g.rules = append(g.rules, r)
 	}
 	return g, nil
+}
+
+// Confine limits the holder of a workload's secret to these identities (client
+// ids, or "system") and resources (exact, or a prefix with a trailing "*"); an
+// empty list leaves that part open. It limits nobody else, and grants still
+// have to allow what is left. Call it before the Grants are in use.
+func (g *Grants) Confine(workload string, identities, resources []string) error {
+	s := scope{}
+	for _, id := range identities {
+		if id != systemIdentity {
+			if problem := badName(id); problem != "" {
+				return fmt.Errorf("workload %s: identity %s: %s", quote(workload), quote(id), problem)
+			}
+			id = canonicalID(id)
+		}
+		s.identities = append(s.identities, id)
+	}
+	if len(resources) > 0 {
+		r, err := parseGrant(Grant{Who: "workload:" + workload, Identity: systemIdentity, Resources: resources})
+		if err != nil {
+			return fmt.Errorf("workload %s: %w", quote(workload), err)
+		}
+		s.rule = r
+	}
+	if g.confined == nil {
+		g.confined = make(map[platform.Peer]scope)
+	}
+	g.confined[platform.Peer("workload:"+workload)] = s
+	return nil
+}
+
+// lacks says what a confined caller may not have; empty if it may.
+func (s *scope) lacks(identity credential.Identity, resource string) string {
+	covered := len(s.identities) == 0
+	for _, id := range s.identities {
+		covered = covered || id == identity.ClientID || id == systemIdentity && identity.Kind == credential.SystemAssigned
+	}
+	switch {
+	case !covered:
+		return "the workload's identities do not include this one"
+	case s.rule.who != (who{}) && !s.rule.coversResource(resource):
+		return "the workload's resources do not include this one"
+	}
+	return ""
 }
 
 func parseGrant(g Grant) (rule, error) {
@@ -122,7 +173,15 @@ func canonicalID(id string) string {
 // the grant that allows it ("grant 2"), or what is missing. It reads no file
 // except, at most twice a minute for each account, those that hold names.
 func (g *Grants) Allow(c Caller, identity credential.Identity, resource string) (reason string, ok bool) {
-	if g == nil || len(g.rules) == 0 {
+	if g == nil {
+		return noGrantsReason, true
+	}
+	if s, ok := g.confined[c.Peer]; ok {
+		if problem := s.lacks(identity, resource); problem != "" {
+			return problem, false
+		}
+	}
+	if len(g.rules) == 0 {
 		return noGrantsReason, true
 	}
 	for i := range g.rules {
