@@ -24,6 +24,7 @@ type Cache struct {
 	commit sync.Mutex // one Commit, Check, Drop or Audit at a time; taken before mu
 	opened bool       // the file was opened, made or rebuilt since start
 	failed error      // why it was not
+	owed   bool       // a Commit failed, or the file was made anew, since the last Commit that did not
 	seen   string     // the files' signature then
 	ring   ring       // what the file's audit bucket holds; guarded by commit
 
@@ -183,6 +184,7 @@ func (c *Cache) flush(ctx context.Context) error {
 			err = c.write(round) // the failed commit has made a compact copy
 		}
 	}
+	c.owed = err != nil
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -207,18 +209,21 @@ func (c *Cache) write(round round) error {
 }
 
 // Check puts right what changed outside, and opens the file if that was not
-// possible before. Call it every 30 s; while all is well it costs a few system
-// calls and writes nothing.
+// possible before, and writes what a Commit could not. Call it every 30 s:
+// while all is well it costs a few system calls and writes nothing, whatever is
+// staged; when that is worth a commit is decided by whoever stages.
 func (c *Cache) Check(ctx context.Context) error {
 	c.commit.Lock()
 	defer c.commit.Unlock()
+	before := c.db.Health().RecoveredAt
 	if err := c.ensure(ctx); err != nil {
 		return err
 	}
 	if err := c.db.Check(ctx); err != nil {
 		return err
 	}
-	if c.db.Health().Mode == ModeDisk {
+	c.owed = c.owed || !c.db.Health().RecoveredAt.Equal(before)
+	if c.owed && c.db.Health().Mode == ModeDisk {
 		return c.flush(ctx)
 	}
 	return nil
