@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func (b *bench) sizes(_ context.Context, _ options, t *tabwriter.Writer) error {
+	raw, err := os.ReadFile(filepath.Join("crosscompile", "sizes.txt"))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.Fields(line)
+		if len(fields) != 2 || fields[0] == "#" {
+			continue
+		}
+		n, err := strconv.ParseFloat(fields[1], 64)
+		if err != nil {
+			continue
+		}
+		_, _ = fmt.Fprintf(t, "binary %s\t%.2f MB\t\n", fields[0], n/(1<<20))
+	}
+	return nil
+}
+
+// flash counts the bytes that reach storage for one round in which every
+// resource is refreshed, and at rest.
+func (b *bench) flash(ctx context.Context, _ options, t *tabwriter.Writer) error {
+	before, err := b.proc("io", "write_bytes:")
+	if err != nil {
+		return err
+	}
+	for i := range resources {
+		if err := b.fetch(ctx, i, true); err != nil {
+			return err
+		}
+	}
+	if err := settle(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	after, err := b.proc("io", "write_bytes:")
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(t, "written to refresh %d resources one by one\t%d kB\t%d kB a day if hourly\n", resources, (after-before)>>10, (after-before)>>10*24)
+	return nil
+}
+
+func settle(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start times exec to the first token, with the authority gone and an old cache.
+func (b *bench) start(ctx context.Context, o options, t *tabwriter.Writer) error {
+	stopProcess(b.authority)
+	b.authority = nil
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	var times []time.Duration
+	for range o.runs {
+		stopProcess(b.agent)
+		b.agent = exec.CommandContext(ctx, b.postern, "run", "--config", b.path("postern.toml"))
+		began := time.Now()
+		if err := b.agent.Start(); err != nil {
+			return err
+		}
+		if err := poll(ctx, func() bool { return answers(client) }); err != nil {
+			return fmt.Errorf("offline start: %w", err)
+		}
+		times = append(times, time.Since(began))
+	}
+	slices.Sort(times)
+	_, _ = fmt.Fprintf(t, "offline start to first token\t%.1f ms\tmin %.1f, max %.1f of %d\n",
+		ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]), len(times))
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// idleRows watches the agent at rest: 10 tokens cached, nobody asks, no network.
+func (b *bench) idleRows(ctx context.Context, o options, t *tabwriter.Writer) error {
+	if err := settle(ctx, 5*time.Second); err != nil {
+		return err
+	}
+	switches, written, err := b.activity()
+	if err != nil {
+		return err
+	}
+	if err := settle(ctx, o.idle); err != nil {
+		return err
+	}
+	switchesAfter, writtenAfter, err := b.activity()
+	if err != nil {
+		return err
+	}
+	rss, err := b.proc("smaps_rollup", "Rss:")
+	if err != nil {
+		return err
+	}
+	anonymous, err := b.proc("smaps_rollup", "Anonymous:")
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(t, "idle resident memory, %d tokens\t%.1f MB\t%.1f MB of it anonymous\n", resources, float64(rss)/1024, float64(anonymous)/1024)
+	_, _ = fmt.Fprintf(t, "idle wake-ups\t%.2f a second\tcontext switches of all threads over %s, offline\n", float64(switchesAfter-switches)/o.idle.Seconds(), o.idle)
+	_, _ = fmt.Fprintf(t, "idle writes\t%d bytes\tover %s\n", writtenAfter-written, o.idle)
+	return nil
+}
+
+func (b *bench) activity() (switches, written int64, err error) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.agent.Process.Pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, task := range tasks {
+		for _, key := range []string{"voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"} {
+			n, err := field(fmt.Sprintf("/proc/%d/task/%s/status", b.agent.Process.Pid, task.Name()), key)
+			if err != nil {
+				return 0, 0, err
+			}
+			switches += n
+		}
+	}
+	written, err = b.proc("io", "write_bytes:")
+	return switches, written, err
+}
+
+func (b *bench) proc(file, key string) (int64, error) {
+	return field(fmt.Sprintf("/proc/%d/%s", b.agent.Process.Pid, file), key)
+}
+
+// field reads "key: number" from a file of /proc.
+func field(path, key string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if fields := strings.Fields(s.Text()); len(fields) >= 2 && fields[0] == key {
+			return strconv.ParseInt(fields[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, key)
+}
