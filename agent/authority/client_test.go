@@ -167,13 +167,35 @@ func TestUntrustedClockLearnsTheTimeFromThePinnedAuthority(t *testing.T) {
 				w.fails(err, lifecycle.ClassClock, "expired on")
 				// And the second chance is for dates alone.
 				config.Roots = authoritytest.NewPKI(t, now).Pool()
-				config.Clock = w.Time.Clock()
-				if _, err = w.get(authority.NewClient(config), base); err == nil {
+				config.Clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.Time.Reading, Floor: now})
+				before := len(w.Net.Dialled())
+				_, err = w.get(authority.NewClient(config), base)
+				if err == nil {
 					t.Error("a foreign server was believed")
+				}
+				if n := len(w.Net.Dialled()) - before; strings.Contains(err.Error(), "no chain") && n > 2 {
+					t.Errorf("%d connections", n)
 				}
 			})
 		})
 	}
+}
+
+// A chain that failed for another reason than its dates is not tried again.
+func TestSecondChanceIsForDatesAlone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w world) {
+		w.serve(authoritytest.Host, func(http.ResponseWriter, *http.Request) {})
+		w.Time.Doubt()
+		w.Time.Step(24 * time.Hour) // the dates still fit
+		config := w.Config()
+		config.Clock = w.Time.Clock()
+		config.Roots = authoritytest.NewPKI(t, time.Now()).Pool()
+		_, err := w.get(authority.NewClient(config), base)
+		w.fails(err, lifecycle.ClassTransient, "no chain")
+		if n := len(w.Net.Dialled()); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
 }
 
 func TestDateIsHeardOnlyFromTheVerifiedAuthority(t *testing.T) {

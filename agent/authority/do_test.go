@@ -231,6 +231,8 @@ func TestCallerThatHangsUpIsToldApart(t *testing.T) {
 			if !errors.Is(err, want) || lifecycle.ClassOf(err) != lifecycle.ClassTransient {
 				t.Errorf("got %v, want %v", err, want)
 			}
+			words := map[error]string{context.Canceled: "the call was given up", context.DeadlineExceeded: "no answer in time"}[want]
+			w.fails(err, lifecycle.ClassTransient, words)
 		}
 	})
 }

@@ -150,6 +150,35 @@ func TestUP10ProxyThatIsGoneOrSilent(t *testing.T) {
 	})
 }
 
+func TestProxysHeaderIsReadToItsLimit(t *testing.T) {
+	inWorld(t, func(t *testing.T, w world) {
+		sent := 0
+		l := w.Net.Listen(proxyHost)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			chunk := []byte("X: " + strings.Repeat("a", 1021))
+			for _, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\n"); err == nil; _, err = conn.Write(chunk) {
+				sent += len(chunk)
+			}
+		}()
+		start := time.Now()
+		_, err := w.get(authority.NewClient(w.proxied()), base)
+		w.fails(err, lifecycle.ClassTransient, "no answer to CONNECT")
+		<-ended
+		if sent > 256<<10 || time.Since(start) > 0 {
+			t.Errorf("%d bytes were taken in %v", sent, time.Since(start))
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestProxyMustBeWrittenPlainly(t *testing.T) {
 	inWorld(t, func(t *testing.T, w world) {
 		for _, address := range []string{"https://proxy.test:3128", "socks5://proxy.test:1", "http://", "http://user:canary@proxy.test"} {

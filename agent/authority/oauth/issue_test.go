@@ -91,6 +91,18 @@ func TestAlgorithmIsTheKeysUnlessSet(t *testing.T) {
 	}
 }
 
+func TestEntraTakesRSAKeysOnly(t *testing.T) {
+	inWorld(t, func(t *testing.T, d *double, who *credential.Credential) {
+		c := d.config()
+		c.Preset, c.Tenant, c.TokenURL = oauth.Entra, "t", tokenURL
+		_, err := open(t, c).Issue(t.Context(), who, resource)
+		authoritytest.WantError(t, err, lifecycle.ClassDenied, "RSA-2048")
+		if len(d.requests) > 0 {
+			t.Error("it was asked all the same")
+		}
+	})
+}
+
 func TestResourceIsNamedAsTheServerWantsIt(t *testing.T) {
 	for param, want := range map[string][2]string{
 		"":                  {"scope", "https://management.test//.default"},

@@ -155,7 +155,6 @@ func (i *Issuer) Issue(ctx context.Context, with *credential.Credential, resourc
 	// fresh assertion on the authority's time.
 	issued, err = i.ask(ctx, end, with, resource)
 	if errors.As(err, &late) {
-		late.refused.Class = lifecycle.ClassClock
 		return token.Issued{}, late.refused
 	}
 	return issued, err

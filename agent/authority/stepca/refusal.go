@@ -110,7 +110,7 @@ func (a *Authority) expired(ctx context.Context, refused *lifecycle.Error) error
 	switch {
 	case err != nil, resp.Date.IsZero():
 		refused.Class = lifecycle.ClassTransient // nothing to compare with
-	case !now.Trusted, resp.Date.Sub(now.Wall).Abs() >= lifecycle.ClockTolerance:
+	case resp.Date.Sub(now.Wall).Abs() >= lifecycle.ClockTolerance:
 		refused.Class, refused.Answered = lifecycle.ClassClock, true
 	default:
 		refused.Class, refused.Answered = lifecycle.ClassRejected, true
