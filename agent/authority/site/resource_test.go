@@ -73,6 +73,11 @@ func TestLifetimesAndWildcards(t *testing.T) {
 			t.Errorf("%s: claims %v", resource, c)
 		}
 	}
+	for _, resource := range []string{"a*b", "*", "a b", "a\r\nb", "\x00", "é", strings.Repeat("x", maxResource+1)} {
+		if a := w.tokenFor(d, resource); a.status != 400 || decodeAs[oauthAnswer](t, a).Error != "invalid_resource" {
+			t.Errorf("%.20q passes the wildcard: %d %s", resource, a.status, a.body)
+		}
+	}
 	w.must(w.a.RemoveResource(ctx, "*"))
 	if a := w.tokenFor(d, "https://anything"); a.status != 400 {
 		t.Errorf("after removal: %d", a.status)
