@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ type faulty struct {
 	life                        time.Duration
 
 	owner crypto.PublicKey
-	made  int
+	made  atomic.Int64
 }
 
 func issuerCase(f *faulty) func(t *testing.T, w *World) IssuerCase {
@@ -123,13 +124,13 @@ func (f *faulty) Issue(ctx context.Context, with *credential.Credential, resourc
 		return refuse(lifecycle.ClassRejected, errors.New("no"))
 	}
 	if !f.kept {
-		f.made++
+		f.made.Add(1)
 	}
 	life := f.life
 	if life == 0 {
 		life = time.Hour
 	}
-	return token.Issued{Value: store.NewSecret(fmt.Sprint("token", f.made)), ExpiresIn: life}, nil
+	return token.Issued{Value: store.NewSecret(fmt.Sprint("token", f.made.Load())), ExpiresIn: life}, nil
 }
 
 // lax is a certificate authority with one fault.
