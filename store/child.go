@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // The verdicts that a child prints as the first word of its answer.
@@ -54,6 +55,7 @@ func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx co
 		cmd := command(ctx, path)
 		var out answer
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, nil
+		cmd.WaitDelay = time.Second // after the context's end nothing holds us longer
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("check of %s: %w", path, err)
 		}

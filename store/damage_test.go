@@ -131,7 +131,7 @@ func TestDamagedFilesGiveNoWrongValueAndNoDeath(t *testing.T) {
 	var group sync.WaitGroup
 	for worker := range 2 {
 		group.Go(func() {
-			for i := worker; i < *damageCases && !t.Failed(); i += 2 {
+			for i := worker; i < *damageCases/share && !t.Failed(); i += 2 {
 				r := rand.New(rand.NewPCG(uint64(i), 20261122))
 				kind := kinds[i%len(kinds)]
 				if err := spoilOne(t, base, kind, r, i, &tally); err != nil {
@@ -142,7 +142,7 @@ func TestDamagedFilesGiveNoWrongValueAndNoDeath(t *testing.T) {
 	}
 	group.Wait()
 	t.Logf("%d cases: identity restored %d, unharmed %d, Damaged (both copies) %d, older and reported %d; cache rebuilt %d, values left out %d, unharmed %d; children that died %d",
-		*damageCases, tally[0].Load(), tally[1].Load(), tally[2].Load(), tally[3].Load(), tally[4].Load(), tally[5].Load(), tally[6].Load(), tally[7].Load())
+		*damageCases/share, tally[0].Load(), tally[1].Load(), tally[2].Load(), tally[3].Load(), tally[4].Load(), tally[5].Load(), tally[6].Load(), tally[7].Load())
 }
 
 // spoilOne damages the identity database, in every fourth case the backup copy

@@ -100,7 +100,7 @@ func TestST10_AnyFailedSystemCallLosesNothingAndHeals(t *testing.T) {
 	} {
 		t.Run(c.call+" "+c.fault, func(t *testing.T) {
 			hit := 0
-			for turn := 1; turn <= c.turns; turn += 1 + c.turns/12 {
+			for turn := 1; turn <= c.turns; turn += 1 + c.turns*share/12 {
 				dir := scratch(t)
 				out := filepath.Join(t.TempDir(), "trace")
 				cmd := exec.Command("strace", "-f", "-o", out, "-e", "signal=none",

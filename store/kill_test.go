@@ -10,11 +10,12 @@ import (
 // and the directory judged; then the next writer goes on from there.
 func TestST14_KilledWriterLosesNothingAcknowledged(t *testing.T) {
 	const stretch = 400
+	rounds := max(*killRounds/share, 3)
 	dir := scratch(t)
-	all := worlds(*killRounds*60 + stretch + 2)
-	r := rand.New(rand.NewPCG(14, uint64(*killRounds)))
+	all := worlds(rounds*60 + stretch + 2)
+	r := rand.New(rand.NewPCG(14, uint64(rounds)))
 	done := 0
-	for round := range *killRounds {
+	for round := range rounds {
 		last, err := killedWriter(t, dir, done, done+stretch, r.IntN(50), r.IntN(4000))
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -23,7 +24,7 @@ func TestST14_KilledWriterLosesNothingAcknowledged(t *testing.T) {
 			t.Fatalf("round %d, killed after %d was acknowledged: %v", round, last, err)
 		}
 	}
-	t.Logf("%d kills, %d operations acknowledged, none lost", *killRounds, done)
+	t.Logf("%d kills, %d operations acknowledged, none lost", rounds, done)
 }
 
 // killedWriter lets a writer do operations and kills it some time after it

@@ -28,6 +28,13 @@ type call struct {
 // traceWriter runs the writer under strace and returns what it did to dir.
 func traceWriter(t testing.TB, dir string, args ...string) []call {
 	t.Helper()
+	calls, _ := traceWritten(t, dir, args...)
+	return calls
+}
+
+// traceWritten also returns what the writer's counter said.
+func traceWritten(t testing.TB, dir string, args ...string) ([]call, int64) {
+	t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Fatal("this test needs strace: apt-get install strace")
 	}
@@ -36,12 +43,15 @@ func traceWriter(t testing.TB, dir string, args ...string) []call {
 		"trace=openat,close,write,pwrite64,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,dup,dup3,fcntl",
 		os.Args[0], dir}, args...)...)
 	cmd.Env = append(os.Environ(), roleVariable+"=writer")
-	if text, err := cmd.CombinedOutput(); err != nil {
+	text, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("strace: %v\n%.2000s", err, text)
 	}
+	_, counter, _ := strings.Cut(string(text), writtenWord+" ")
+	written := value(strconv.ParseInt(strings.TrimSpace(counter), 10, 64))(t)
 	calls, err := readTrace(out, dir)
 	must(t, err)
-	return calls
+	return calls, written
 }
 
 func readTrace(path, dir string) ([]call, error) {

@@ -105,8 +105,11 @@ func writerRole(args []string) error {
 			return err
 		}
 	}
-	return errors.Join(c.Close(), f.Close())
+	_, err := fmt.Println(writtenWord, f.Health().Written+c.Health().Written)
+	return errors.Join(err, c.Close(), f.Close())
 }
+
+const writtenWord = "written"
 
 func acknowledge(n int) error {
 	_, err := os.Stdout.WriteString(ackWord + strconv.Itoa(n) + "\n")
