@@ -265,6 +265,9 @@ func TestIdentitiesAreAdministered(t *testing.T) {
 	t.Parallel()
 	w, d := plant(t)
 	ctx := context.Background()
+	before, err := w.a.Identities(ctx)
+	w.must(err)
+	id := before[1]
 	for _, tc := range []struct {
 		name string
 		do   func() error
@@ -286,6 +289,8 @@ func TestIdentitiesAreAdministered(t *testing.T) {
 		{"delete while assigned", func() error { return w.a.DeleteIdentity(ctx, "telemetry", false) }, ErrAssigned},
 		{"delete by force", func() error { return w.a.DeleteIdentity(ctx, "telemetry", true) }, nil},
 		{"delete twice", func() error { return w.a.DeleteIdentity(ctx, "telemetry", true) }, ErrNotFound},
+		{"delete it once more by client id", func() error { return w.a.DeleteIdentity(ctx, id.ClientID, true) }, ErrNotFound},
+		{"assign it by client id", func() error { return w.a.Assign(ctx, id.ClientID, "gw") }, ErrNotFound},
 		{"same name again", func() error { _, err := w.a.CreateIdentity(ctx, "telemetry", ""); return err }, nil},
 		{"delete unassigned", func() error { return w.a.DeleteIdentity(ctx, "telemetry", false) }, nil},
 		{"revoke no machine", func() error { return w.a.RevokeMachine(ctx, "nobody") }, ErrNotFound},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,5 +263,19 @@ func TestACertificateMustBeTheOneThatWasIssued(t *testing.T) {
 	}
 	if a := w.post(e, "/revoke", map[string]any{"serial": e.serial(), "passive": true}); a.status != 401 {
 		t.Errorf("revoke: %d", a.status)
+	}
+}
+
+func TestForeignTextIsNotReflectedToAnEndedCredential(t *testing.T) {
+	t.Parallel()
+	w, d := plant(t)
+	w.assign()
+	u := w.fetch(d, "telemetry")
+	w.must(w.a.Unassign(context.Background(), "telemetry", "gw"))
+	evil := "x\r\n\x1b" + strings.Repeat("y", 1000)
+	a := w.token(u, url.Values{"grant_type": {"client_credentials"}, "client_id": {evil}, "resource": {vault}})
+	got := decodeAs[oauthAnswer](t, a)
+	if got.Error != "unauthorized_client" || strings.ContainsAny(got.Description, "\r\n\x1b") || len(got.Description) > 600 {
+		t.Errorf("got %d %s", a.status, a.body)
 	}
 }

@@ -214,6 +214,9 @@ func TestRefusalsOfTheTokenEndpoint(t *testing.T) {
 		}, 401, "invalid_client", 700027},
 		{"no key named", assertionWith(func(h, _ map[string]any) { delete(h, "x5t#S256") }), 401, "invalid_client", 700027},
 		{"two keys named", assertionWith(func(h, _ map[string]any) { h["kid"] = thumbprint(w.connect("two").leaf().Raw) }), 401, "invalid_client", 700027},
+		{"two keys named, the right one last", assertionWith(func(h, _ map[string]any) {
+			h["x5t#S256"], h["kid"] = thumbprint(w.connect("four").leaf().Raw), thumbprint(d.leaf().Raw)
+		}), 401, "invalid_client", 700027},
 		{"another's thumbprint", assertionWith(func(h, _ map[string]any) { h["x5t#S256"] = thumbprint(w.connect("three").leaf().Raw) }), 401, "invalid_client", 700027},
 		{"the intermediate's thumbprint", assertionWith(func(h, _ map[string]any) { h["x5t#S256"] = thumbprint(d.chain[1].Raw) }), 401, "invalid_client", 700027},
 		{"issuer", assertionWith(func(_, c map[string]any) { c["iss"] = "x" }), 401, "invalid_client", 700021},
