@@ -46,28 +46,29 @@ func sameResource(a, b string) bool {
 	return true
 }
 
-// choose finds the identity among all that a selector means.
-func choose(all []Standing, s Selector) (Standing, error) {
+// choose finds the holder of the identity that a selector means. It is asked
+// for every token and makes no list. mu is held.
+func (d *Device) choose(s Selector) (*Holder, error) {
 	if s.Key != "" {
-		for _, st := range all {
-			if s.Matches(st.Identity) {
-				return st, nil
+		for _, h := range d.holders {
+			if s.Matches(h.identity) {
+				return h, nil
 			}
 		}
-		return Standing{}, fmt.Errorf("%w: no identity of this device has the %s %q", ErrUnknownIdentity, s.Key, s.Value)
+		return nil, fmt.Errorf("%w: no identity of this device has the %s %q", ErrUnknownIdentity, s.Key, s.Value)
 	}
-	var users []Standing
-	for _, st := range all {
-		if st.Identity.Kind == SystemAssigned {
-			return st, nil
+	var only *Holder
+	for _, h := range d.holders {
+		if h.identity.Kind == SystemAssigned {
+			return h, nil
 		}
-		users = append(users, st)
+		only = h
 	}
-	switch len(users) {
+	switch len(d.holders) {
 	case 0:
-		return Standing{}, ErrUnknownIdentity
+		return nil, ErrUnknownIdentity
 	case 1:
-		return users[0], nil
+		return only, nil
 	}
-	return Standing{}, ErrAmbiguous
+	return nil, ErrAmbiguous
 }

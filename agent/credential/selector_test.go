@@ -39,40 +39,47 @@ func TestSelectorFindsAnIdentityByEveryName(t *testing.T) {
 		{"name", "telemetry", ""},
 		{"CLIENT_ID", userID, ""},
 	}
-	all := []Standing{{Identity: sys}, {Identity: user}}
+	device := deviceOf(sys, user)
 	for _, row := range rows {
-		st, err := choose(all, Selector{row.key, row.value})
+		st, err := device.choose(Selector{row.key, row.value})
 		if row.want == "" {
 			if !errors.Is(err, ErrUnknownIdentity) || !strings.HasPrefix(err.Error(), "Identity not found") {
-				t.Errorf("%s=%q: got %v, %v, want \"Identity not found\"", row.key, row.value, st.Identity.ClientID, err)
+				t.Errorf("%s=%q: got %v, %v, want \"Identity not found\"", row.key, row.value, st, err)
 			}
 			continue
 		}
-		if err != nil || st.Identity.ClientID != row.want {
-			t.Errorf("%s=%q: got %v, %v, want %s", row.key, row.value, st.Identity.ClientID, err, row.want)
+		if err != nil || st.identity.ClientID != row.want {
+			t.Errorf("%s=%q: got %v, %v, want %s", row.key, row.value, st, err, row.want)
 		}
 	}
 }
 
 func TestNoSelectorMeansTheOneThatIsMeant(t *testing.T) {
-	sys := Standing{Identity: systemIdentity(), State: lifecycle.Expired}
-	one := Standing{Identity: userIdentity(userID, "telemetry")}
-	two := Standing{Identity: userIdentity(otherID, "backup")}
+	sys, one, two := systemIdentity(), userIdentity(userID, "telemetry"), userIdentity(otherID, "backup")
 	for name, row := range map[string]struct {
-		all  []Standing
+		all  []Identity
 		want string
 		err  error
 	}{
-		"the system-assigned one, even expired": {[]Standing{one, two, sys}, systemID, nil},
-		"the only user-assigned one":            {[]Standing{one}, userID, nil},
-		"several user-assigned ones":            {[]Standing{one, two}, "", ErrAmbiguous},
-		"none":                                  {nil, "", ErrUnknownIdentity},
+		"the system-assigned one":    {[]Identity{one, two, sys}, systemID, nil},
+		"the only user-assigned one": {[]Identity{one}, userID, nil},
+		"several user-assigned ones": {[]Identity{one, two}, "", ErrAmbiguous},
+		"none":                       {nil, "", ErrUnknownIdentity},
 	} {
-		st, err := choose(row.all, Selector{})
-		if !errors.Is(err, row.err) || st.Identity.ClientID != row.want {
-			t.Errorf("%s: got %q, %v", name, st.Identity.ClientID, err)
+		h, err := deviceOf(row.all...).choose(Selector{})
+		if !errors.Is(err, row.err) || err == nil && h.identity.ClientID != row.want {
+			t.Errorf("%s: got %+v, %v", name, h, err)
 		}
 	}
+}
+
+// deviceOf is a device with holders and nothing else.
+func deviceOf(ids ...Identity) *Device {
+	d := &Device{holders: map[string]*Holder{}}
+	for _, id := range ids {
+		d.holders[id.ClientID] = &Holder{id: id.ClientID, identity: id}
+	}
+	return d
 }
 
 // The two texts are read by clients and quoted in documents.

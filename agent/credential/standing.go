@@ -88,7 +88,11 @@ func (d *Device) Resolve(s Selector) (Standing, error) {
 	if len(d.holders) == 0 {
 		return d.vacant(), nil
 	}
-	return choose(d.list(now), s)
+	h, err := d.choose(s)
+	if err != nil {
+		return Standing{}, err
+	}
+	return d.standing(h, now), nil
 }
 
 // system is the holder of the system-assigned identity, nil if there is none. mu is held.

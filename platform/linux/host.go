@@ -41,6 +41,8 @@ type Host struct {
 
 	without missing
 
+	lastClock atomic.Pointer[reading]
+
 	mu        sync.Mutex
 	gid       int64           // of group once it was found, else -1
 	held      map[string]*dir // open directories by path; files in them go nowhere else
