@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"postern/agent/lifecycle"
 )
 
 func typeName(v any) string { return fmt.Sprintf("%T", v) }
