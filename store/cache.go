@@ -1,12 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
+	"sort"
 	"sync"
 
 	berrors "go.etcd.io/bbolt/errors"
@@ -24,8 +23,8 @@ type Cache struct {
 	commit sync.Mutex // one Commit, Check, Drop or Audit at a time; taken before mu
 	opened bool       // the file was opened, made or rebuilt since start
 	failed error      // why it was not
-	owed   bool       // a Commit failed, or the file was made anew, since the last Commit that did not
 	seen   string     // the files' signature then
+	owed   bool       // a Commit failed, or the file was made anew, since the last Commit that did not
 	ring   ring       // what the file's audit bucket holds; guarded by commit
 
 	mu      sync.Mutex // guards what follows; never held across I/O
@@ -79,7 +78,7 @@ const (
 func (c *Cache) Tokens() []TokenRecord {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.tokens), compareTokens)
+	return c.sorted()
 }
 
 // Contact returns what is remembered of the authority.
@@ -89,17 +88,27 @@ func (c *Cache) Contact() ContactRecord {
 	return c.contact
 }
 
-func compareTokens(a, b TokenRecord) int {
-	if n := strings.Compare(a.ClientID, b.ClientID); n != 0 {
-		return n
+// sorted returns the tokens in order; mu is held.
+func (c *Cache) sorted() []TokenRecord {
+	list := make([]TokenRecord, 0, len(c.tokens))
+	for _, t := range c.tokens {
+		list = append(list, t)
 	}
-	return strings.Compare(a.Resource, b.Resource)
+	sortTokens(list)
+	return list
+}
+
+func sortTokens(list []TokenRecord) {
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.Resource, b.Resource)) < 0
+	})
 }
 
 // source gives tokens and contact for a new file.
 func (c *Cache) source(emit func(place, []byte) error) error {
 	c.mu.Lock()
-	tokens, contact := slices.SortedFunc(maps.Values(c.tokens), compareTokens), c.contact
+	tokens, contact := c.sorted(), c.contact
 	c.mu.Unlock()
 	for _, t := range tokens {
 		if err := emitJSON(emit, t.key().place(), t); err != nil {

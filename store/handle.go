@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -200,15 +199,6 @@ func lockFile(path string, o Options) (*os.File, error) {
 }
 
 const lockPause = 50 * time.Millisecond
-
-// readFull reads until EOF or until b is full.
-func readFull(f *os.File, b []byte) (int, error) {
-	n, err := io.ReadFull(f, b)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil
-	}
-	return n, err
-}
 
 // signature changes when one of the files does, as far as the directory shows.
 func signature(paths ...string) string {

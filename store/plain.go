@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,20 +79,34 @@ func writePlain(path string, content []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// readWhole reads a small private file through open; a longer one than limit
-// is an error, so that a file that was swapped for a huge one costs nothing.
+// readWhole reads a small private file; a longer one than limit is an error, so
+// that a file that was swapped for a huge one costs nothing. It runs at every
+// tick, so the buffer is the file's size; and there is one of it, since it may
+// hold a key.
 func readWhole(o Options, path string, limit int64) ([]byte, error) {
 	f, err := o.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	content := make([]byte, limit+1)
-	n, err := readFull(f, content)
+	content, err := readUpTo(f, limit)
 	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return content, nil
+}
+
+func readUpTo(f *os.File, limit int64) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
 		return nil, err
 	}
-	if int64(n) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes: %w", path, limit, ErrDamaged)
+	if info.Size() > limit {
+		return nil, fmt.Errorf("more than %d bytes: %w", limit, ErrDamaged)
 	}
-	return content[:n], nil
+	content := make([]byte, info.Size())
+	n, err := io.ReadFull(f, content)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // cut short meanwhile; what is left has to make sense
+	}
+	return content[:n], err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 )
 
 // staged is what the disk does not have yet: names of tokens, whose values are
@@ -56,9 +57,10 @@ func (c *Cache) take() round {
 			r.drops = append(r.drops, k)
 		}
 	}
-	slices.SortFunc(r.puts, compareTokens)
-	slices.SortFunc(r.drops, func(a, b TokenKey) int {
-		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.Resource, b.Resource))
+	sortTokens(r.puts)
+	sort.Slice(r.drops, func(i, j int) bool {
+		a, b := r.drops[i], r.drops[j]
+		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.Resource, b.Resource)) < 0
 	})
 	if c.staged.contact {
 		contact := c.contact
