@@ -2,7 +2,7 @@ package config
 
 import (
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 )
 
@@ -34,7 +34,7 @@ func Load(path string, read func(path string) ([]byte, error), overrides ...Over
 	}
 	l.check(&c)
 	if len(l.problems) > 0 {
-		slices.SortStableFunc(l.problems, func(a, b *Error) int { return a.Line - b.Line })
+		sort.SliceStable(l.problems, func(i, j int) bool { return l.problems[i].Line < l.problems[j].Line })
 		return Config{}, l.problems
 	}
 	return c, nil

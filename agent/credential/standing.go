@@ -3,7 +3,7 @@ package credential
 import (
 	"cmp"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -58,9 +58,9 @@ func (d *Device) list(now lifecycle.Instant) []Standing {
 	for _, h := range d.holders {
 		all = append(all, d.standing(h, now))
 	}
-	slices.SortFunc(all, func(a, b Standing) int {
-		return cmp.Or(cmp.Compare(a.Identity.Kind, b.Identity.Kind), cmp.Compare(a.Identity.Name, b.Identity.Name),
-			cmp.Compare(a.Identity.ClientID, b.Identity.ClientID))
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i].Identity, all[j].Identity
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ClientID, b.ClientID)) < 0
 	})
 	return all
 }

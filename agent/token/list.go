@@ -2,7 +2,7 @@ package token
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,8 +40,9 @@ func (b *Broker) List() []Cached {
 		}
 		list = append(list, c)
 	}
-	slices.SortFunc(list, func(a, c Cached) int {
-		return cmp.Or(cmp.Compare(a.ClientID, c.ClientID), cmp.Compare(a.Resource, c.Resource))
+	sort.Slice(list, func(i, j int) bool {
+		a, c := list[i], list[j]
+		return cmp.Or(cmp.Compare(a.ClientID, c.ClientID), cmp.Compare(a.Resource, c.Resource)) < 0
 	})
 	return list
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
+	"sort"
 	"time"
 
 	"postern/agent/lifecycle"
@@ -58,7 +58,7 @@ func (b *Broker) load() {
 	}
 	now := b.now()
 	records := b.cache.Tokens()
-	slices.SortStableFunc(records, func(a, c store.TokenRecord) int { return c.LastUsed.Compare(a.LastUsed) })
+	sort.SliceStable(records, func(i, j int) bool { return records[j].LastUsed.Before(records[i].LastUsed) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range records {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -55,7 +56,7 @@ func (a *Authority) Identities(context.Context) ([]Identity, error) {
 			return nil
 		})
 	})
-	slices.SortFunc(out, func(a, b Identity) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out, err
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -66,7 +66,7 @@ func (a *Authority) Resources(context.Context) ([]Resource, error) {
 			return nil
 		})
 	})
-	slices.SortFunc(out, func(a, b Resource) int { return strings.Compare(a.Identifier, b.Identifier) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Identifier < out[j].Identifier })
 	return out, err
 }
 

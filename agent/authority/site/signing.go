@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sort"
 	"strconv"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func (t *tx) readSigner() (*signer, error) {
 }
 
 func (s *signer) sort() {
-	slices.SortFunc(s.keys, func(a, b signingKey) int { return a.record.From.Compare(b.record.From) })
+	sort.Slice(s.keys, func(i, j int) bool { return s.keys[i].record.From.Before(s.keys[j].record.From) })
 }
 
 // active returns the index of the key that signs at now.
