@@ -91,6 +91,20 @@ func TestAlgorithmIsTheKeysUnlessSet(t *testing.T) {
 	}
 }
 
+func TestUP12RefusedAlgorithmIsNamedAndNoOtherIsTried(t *testing.T) {
+	inWorld(t, func(t *testing.T, d *double, who *credential.Credential) {
+		d.answer = func(rw http.ResponseWriter, _ *http.Request, _ int) bool {
+			oauthError(rw, 401, "invalid_client", "The OAuth 2.0 Client enforces signing algorithm 'RS256'.")
+			return true
+		}
+		_, err := open(t, d.config()).Issue(t.Context(), who, resource)
+		authoritytest.WantError(t, err, lifecycle.ClassDenied, "set alg under [token]")
+		if len(d.requests) != 1 {
+			t.Errorf("%d tries", len(d.requests))
+		}
+	})
+}
+
 func TestEntraTakesRSAKeysOnly(t *testing.T) {
 	inWorld(t, func(t *testing.T, d *double, who *credential.Credential) {
 		c := d.config()

@@ -71,7 +71,7 @@ func TestNamesKeepTheirKindInTheRequest(t *testing.T) {
 	})
 }
 
-func TestRenewIsARekeyWithThePendingKey(t *testing.T) {
+func TestID5RenewIsARekeyWithThePendingKeyEachTime(t *testing.T) {
 	authoritytest.In(t, func(t *testing.T, w *authoritytest.World) {
 		d := newDouble(w)
 		current := enrolled(t, d)

@@ -277,6 +277,9 @@ func TestSiteAnswersAsStepCADoes(t *testing.T) {
 	ca := startStepCA(t)
 	want := (&scribe{t: t, peer: ca.peer()}).play()
 	got := (&scribe{t: t, peer: startSite(t)}).play()
+	if len(want) != 34 || len(got) != len(want) {
+		t.Fatalf("%d calls of 34, %d at the site", len(want), len(got))
+	}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("%s:\n site    %s %q [%s]\n step-ca %s %q [%s]", want[i].call,
