@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,18 @@ func wantState(t *testing.T, err error, state lifecycle.State) {
 	}
 }
 
+// A state's answer costs no gate, or the state would look like a limit.
+func TestStateIsTheAnswerHoweverOftenItIsAsked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.ids.enter(lifecycle.Expired)
+		for i := range 200 {
+			_, err := w.ask(fmt.Sprintf("api://%d", i))
+			wantState(t, err, lifecycle.Expired)
+		}
+	})
+}
+
 func TestUnknownIdentityIsNotFound(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -145,7 +158,7 @@ func TestTokenServedWhileOfflineUntilItExpires(t *testing.T) {
 		w := newWorld(t)
 		w.mustAsk(vault)
 		w.ids.enter(lifecycle.Offline)
-		w.issuer.set(func(f *fakeIssuer) { f.err = unreachable() })
+		w.issuer.set(func(f *fakeIssuer) { f.delay = time.Hour }) // a black hole
 		after(time.Hour - 1*time.Second)
 		asked := time.Now()
 		got := w.mustAsk(vault)
@@ -157,6 +170,7 @@ func TestTokenServedWhileOfflineUntilItExpires(t *testing.T) {
 		if _, err := w.ask(vault); !errors.As(err, &state) || state.State != lifecycle.Offline || lifecycle.ClassOf(err) != lifecycle.ClassTransient {
 			t.Errorf("after its end: got %v, want the state Offline with the failed try", err)
 		}
+		after(callTime)
 	})
 }
 

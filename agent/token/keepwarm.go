@@ -204,7 +204,7 @@ func (b *Broker) startBackgroundLocked(s *slot, now lifecycle.Instant) bool {
 			background++
 		}
 	}
-	if background >= warmAtOnce || len(b.lanes) >= upstreamAtOnce || b.upstream.Tokens() < backgroundKeeps || take(b.upstream) > 0 {
+	if background >= warmAtOnce || len(b.lanes) >= upstreamAtOnce || b.upstream.Tokens() < backgroundKeeps+1 || take(b.upstream) > 0 {
 		return false
 	}
 	b.startLocked(&flight{key: s.key, owner: s.owner, background: true})

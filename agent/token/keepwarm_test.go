@@ -2,8 +2,10 @@ package token
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postern/agent/credential"
@@ -122,6 +124,9 @@ func TestNobodyIsContactedInStatesThatForbidIt(t *testing.T) {
 				if n := w.issuer.count(); n != 1 {
 					t.Errorf("%d calls, want only the first", n)
 				}
+				if list := w.List(); len(list) == 1 && list[0].Attempts != 0 {
+					t.Errorf("%d tries that could only fail", list[0].Attempts)
+				}
 			})
 		})
 	}
@@ -235,6 +240,48 @@ func TestWhileTheAuthorityIsNotHeardOneKeyTriesForAll(t *testing.T) {
 	})
 }
 
+func TestKeepWarmWaitsAsLongAsTheAuthorityAsks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		dayLong(w)
+		stop := w.run()
+		defer stop()
+		w.mustAsk(vault)
+		w.issuer.set(func(f *fakeIssuer) {
+			f.err = &lifecycle.Error{Class: lifecycle.ClassTransient, Answered: true, Throttled: true, RetryAfter: time.Hour}
+		})
+		after(12 * time.Hour)
+		before := w.issuer.count()
+		after(6 * time.Hour)
+		if n := w.issuer.count() - before; n < 5 || n > 6 {
+			t.Errorf("%d tries in 6 h, want one an hour", n)
+		}
+	})
+}
+
+func TestRefreshesLeaveTheGateToCallers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		stop := w.run()
+		defer stop()
+		for i := range 32 {
+			after(200 * time.Millisecond)
+			if _, err := w.Token(t.Context(), by(request(systemID, fmt.Sprintf("api://%d", i)), uids[i%2])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls := w.issuer.count()
+		for w.issuer.count() < calls+8 { // a round of 32 has begun
+			after(time.Second / 10)
+		}
+		for i := range 16 {
+			if _, err := w.Token(t.Context(), by(request(systemID, fmt.Sprintf("api://new/%d", i)), uids[9])); err != nil {
+				t.Errorf("new resource %d: %v", i, err)
+			}
+		}
+	})
+}
+
 func TestRegainedContactIsUsedAtOnceWhoeverNoticedIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -248,6 +295,34 @@ func TestRegainedContactIsUsedAtOnceWhoeverNoticedIt(t *testing.T) {
 		after(time.Minute)
 		if got := w.List(); !got[0].Live {
 			t.Errorf("a minute after contact was regained: %+v", got)
+		}
+	})
+}
+
+// Contact may come back while the loop is busy with something else.
+func TestRegainedContactIsNeverMissed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		stop := w.run()
+		defer stop()
+		for range 20 {
+			w.contact.Failed(w.clock.Now(), unreachable())
+			w.mu.Lock()
+			w.warm.probeAt = 1 << 62
+			w.poke() // the loop goes into a round, and waits for the lock there
+			for range 100 {
+				runtime.Gosched()
+			}
+			w.contact.Seen(w.clock.Now())
+			w.poke()
+			w.mu.Unlock()
+			synctest.Wait()
+			w.mu.RLock()
+			missed := w.warm.probeAt != 0
+			w.mu.RUnlock()
+			if missed {
+				t.Fatal("the end of an outage was missed")
+			}
 		}
 	})
 }

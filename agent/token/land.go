@@ -165,9 +165,6 @@ func (b *Broker) failedLocked(f *flight, err error, now lifecycle.Instant) {
 	s.attempt++
 	s.lastError = err.Error()
 	s.notBefore = now.Boot + lifecycle.Backoff(s.attempt, s.minted.left(now), rand.Float64())
-	if upstream != nil {
-		s.notBefore = max(s.notBefore, now.Boot+upstream.RetryAfter)
-	}
 }
 
 // report writes one line for a fetch; for failures, which a broken link

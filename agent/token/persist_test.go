@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -133,9 +134,11 @@ func TestCallersNeverWaitForTheDisk(t *testing.T) {
 		}
 		stop := w.run()
 		defer stop()
+		after(saveSettle / 2)
+		w.mustAsk(graph)
 		after(saveSettle)
 		if n := w.Stats().Commits; n != 1 {
-			t.Errorf("%d commits after the round, want 1", n)
+			t.Errorf("%d commits after the round, want 1 for both tokens", n)
 		}
 		before := w.cache.Health().Written
 		for range 100 {
@@ -212,14 +215,36 @@ func TestUseOfAnExpiredTokenIsRememberedOnceADay(t *testing.T) {
 			after(time.Hour)
 			_, _ = w.ask(vault)
 		}
-		stop()
 		if n := w.Stats().Commits - before; n > 12 {
 			t.Errorf("%d commits in ten days of outage, want about one a day", n)
 		}
+		if last := time.Since(w.cache.Tokens()[0].LastUsed); last > 26*time.Hour {
+			t.Errorf("a power cut now would make it look unused for %v", last)
+		}
+		stop()
 		w.device.reboot("boot-2", 0)
 		w.reopened(dir)
 		if list := w.List(); len(list) != 1 || list[0].Unused > 25*time.Hour {
 			t.Errorf("the resource that is in use went cold: %+v", list)
+		}
+	})
+}
+
+func TestLastUseRidesOnTheCommitsOfOtherTokens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Cache = openCache(t, quickDir(t)) })
+		dayLong(w)
+		stop := w.run()
+		defer stop()
+		w.mustAsk(vault)
+		after(7 * time.Hour)
+		w.mustAsk(vault)
+		w.mustAsk(graph)
+		after(saveSettle)
+		for _, r := range w.cache.Tokens() {
+			if used := time.Since(r.LastUsed); used > time.Hour+saveSettle {
+				t.Errorf("%s was written as unused for %v", r.Resource, used)
+			}
 		}
 	})
 }
@@ -229,11 +254,12 @@ func TestUseOfAnExpiredTokenIsRememberedOnceADay(t *testing.T) {
 func TestST9FullDiskServesFromMemoryAndWritesLater(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		dir := quickDir(t)
-		full := true
+		var full atomic.Bool
+		full.Store(true)
 		w := newWorld(t, func(o *Options) {
 			o.Cache = openCache(t, dir, func(s *store.Options) {
 				s.OpenFile = func(path string, flag int) (*os.File, error) {
-					if full && flag&os.O_CREATE != 0 && strings.Contains(path, "cache.db") {
+					if full.Load() && flag&os.O_CREATE != 0 && strings.Contains(path, "cache.db") {
 						return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
 					}
 					return os.OpenFile(path, flag, 0o600)
@@ -252,7 +278,7 @@ func TestST9FullDiskServesFromMemoryAndWritesLater(t *testing.T) {
 		if n := w.log.lines("tokens not written"); n == 0 || n > 360+5 {
 			t.Errorf("%d complaints in three hours", n)
 		}
-		full = false
+		full.Store(false)
 		after(time.Minute)
 		stop()
 		w.reopened(dir)
@@ -333,4 +359,29 @@ func TestTokensLieSealedOnTheDisk(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An untrusted clock after a flat battery must not make everything look old.
+func TestUntrustedClockMakesNothingLookUnused(t *testing.T) {
+	for name, step := range map[string]time.Duration{"1970": -30 * 365 * 24 * time.Hour, "2099": 99 * 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				dir := quickDir(t)
+				w := newWorld(t, func(o *Options) { o.Cache = openCache(t, dir) })
+				stop := w.run()
+				w.mustAsk(vault)
+				stop()
+				w.device.reboot("boot-2", step)
+				w.device.set(func(c *clocks) { c.synced = false })
+				w.clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.device.read})
+				w.reopened(dir)
+				stop = w.run()
+				after(time.Hour)
+				if list := w.List(); len(list) != 1 || list[0].Unused != time.Hour {
+					t.Errorf("the cache has %+v", list)
+				}
+				stop()
+			})
+		})
+	}
 }

@@ -31,6 +31,7 @@ func TestSlowAuthorityDelaysALivingTokenByTwoSecondsAtMost(t *testing.T) {
 		w.mustAsk(vault)
 		after(56 * time.Minute)
 		w.issuer.set(func(f *fakeIssuer) { f.delay = time.Minute })
+		w.Broker.issuer = lively{w.issuer, gotFirstByte} // it is there, and slow
 		asked := time.Now()
 		if got := w.mustAsk(vault); !got.FromCache || time.Since(asked) != quickWait {
 			t.Errorf("cached %v after %v", got.FromCache, time.Since(asked))
@@ -138,5 +139,21 @@ func TestAFailedForcedRefreshServesTheLivingToken(t *testing.T) {
 		if got, err := w.Token(t.Context(), r); err != nil || !got.FromCache || !got.Value.Equal(first.Value) {
 			t.Errorf("got cached %v, %v", got.FromCache, err)
 		}
+	})
+}
+
+// The link went down a moment ago, and the state does not say so yet.
+func TestLivingTokenIsServedAtOnceAfterAFailure(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mustAsk(vault)
+		after(56 * time.Minute)
+		w.issuer.set(func(f *fakeIssuer) { f.delay = time.Hour })
+		w.contact.Failed(w.clock.Now(), unreachable()) // the heartbeat's
+		asked := time.Now()
+		if got := w.mustAsk(vault); !got.FromCache || time.Since(asked) != 0 {
+			t.Errorf("cached %v after %v", got.FromCache, time.Since(asked))
+		}
+		after(time.Minute)
 	})
 }
