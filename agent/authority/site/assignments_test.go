@@ -223,11 +223,15 @@ func TestReonboardingRestoresTheAssignmentsThatLapsed(t *testing.T) {
 	u := w.fetch(d, "telemetry")
 	w.clock.add(91 * 24 * time.Hour)
 	n := w.sign(w.claim(ClaimRequest{Machine: "gw", Reonboard: true}))
-	if back := w.fetch(n, "telemetry"); back.clientID() != u.clientID() {
-		t.Error("another identity")
+	back := w.fetch(n, "telemetry")
+	if back.clientID() != u.clientID() || w.tokenFor(back, vault).status != 200 {
+		t.Error("another identity, or it does not work")
 	}
 	// One that is valid is left alone.
-	w.sign(w.claim(ClaimRequest{Machine: "gw", Reonboard: true}))
+	n = w.sign(w.claim(ClaimRequest{Machine: "gw", Reonboard: true}))
+	if l := w.list(n); l.Identities[1].Enroll != nil {
+		t.Error("a valid one is to be fetched again")
+	}
 	m, err := w.a.MachineByName(context.Background(), "gw")
 	w.must(err)
 	live := 0
