@@ -1,0 +1,3 @@
+module postern/interop
+
+go 1.26.0
