@@ -95,6 +95,9 @@ func decode(line []byte) (*Record, error) {
 	if r.Schema != Schema {
 		return nil, fmt.Errorf("%w: schema %.40q, want %q", errNotRecord, r.Schema, Schema)
 	}
+	if r.Seq == 0 {
+		return nil, fmt.Errorf("%w: it has no number", errNotRecord)
+	}
 	return r, nil
 }
 
