@@ -27,7 +27,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w world)) {
 
 func (w world) serve(name string, h http.HandlerFunc, changes ...func(*tls.Config)) {
 	w.T.Helper()
-	w.World.Serve(name, h, changes...)
+	w.Serve(name, h, changes...)
 }
 
 func (w world) get(client *http.Client, url string) (*authority.Response, error) {

@@ -135,7 +135,7 @@ func (r *route) askProxy(ctx context.Context, conn net.Conn, address string) err
 		return proxySilence(ctx, err)
 	}
 	answer := bufio.NewReader(io.LimitReader(conn, HeaderLimit))
-	resp, err := http.ReadResponse(answer, &http.Request{Method: http.MethodConnect})
+	resp, err := http.ReadResponse(answer, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // it is the connection, which goes on or is closed
 	switch {
 	case err != nil:
 		return proxySilence(ctx, err)

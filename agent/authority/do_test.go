@@ -3,7 +3,6 @@ package authority_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -335,7 +334,7 @@ func FuzzRetryAfter(f *testing.F) {
 			t.Fatal(got)
 		}
 		if got := authority.Clean(value, 256); len(got) > 256 || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' }) {
-			t.Fatal(fmt.Sprintf("%q", got))
+			t.Fatalf("%q", got)
 		}
 	})
 }

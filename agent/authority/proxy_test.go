@@ -243,7 +243,7 @@ func TestClientsBelongToOneCertificate(t *testing.T) {
 				}
 			}
 		}
-		if clients.With(a, host) != clients.With(a, host) {
+		if first, second := clients.With(a, host), clients.With(a, host); first != second {
 			t.Error("a client is made anew for the same certificate")
 		}
 		if clients.With(a, host) == clients.With(a) || clients.With(nil, host) != clients.Plain() {

@@ -73,7 +73,7 @@ func badServers() []badServer {
 			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
 		}},
 		{name: "weak key", words: "weak key: RSA of 1024 bits", setup: func(tb testing.TB, p *PKI, c *tls.Config) {
-			key, err := rsa.GenerateKey(rand.Reader, 1024)
+			key, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // this is the fault
 			if err != nil {
 				tb.Fatal(err)
 			}
@@ -166,7 +166,7 @@ func trial(t *testing.T, bad badServer, good http.Handler, call Call) outcome {
 	config := &tls.Config{
 		Certificates: []tls.Certificate{p.Server(Host)},
 		ClientAuth:   tls.RequestClientCert,
-		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error { //nolint:gosec // it counts and judges nothing
 			mu.Lock()
 			defer mu.Unlock()
 			out.certificates += len(raw)
@@ -232,7 +232,7 @@ func serveTrial(t *testing.T, l net.Listener, config *tls.Config, h http.Handler
 // every connection, as a synctest bubble needs.
 func Serve(t *testing.T, l net.Listener, config *tls.Config, h http.Handler) (stop func()) {
 	t.Helper()
-	server := &http.Server{
+	server := &http.Server{ //nolint:gosec // its clients are our own
 		Handler: h, TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0),
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}

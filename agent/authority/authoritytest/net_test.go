@@ -78,8 +78,8 @@ func TestWritersWaitForReaders(t *testing.T) {
 		}()
 		synctest.Wait()
 		select {
-		case <-done:
-			t.Fatal("300 kB were taken at once")
+		case err := <-done:
+			t.Fatalf("300 kB were taken at once (%v)", err)
 		default:
 		}
 		got, err := io.ReadAll(server)

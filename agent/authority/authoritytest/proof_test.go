@@ -86,7 +86,7 @@ func post(ctx context.Context, trial Trial, change func(*authority.Config, *x509
 		return err
 	}
 	if _, err := authority.Do(client, req, "test", 10); err != nil {
-		return fmt.Errorf("%s", err) // its class is lost
+		return errors.New(err.Error()) // its class is lost
 	}
 	return nil
 }

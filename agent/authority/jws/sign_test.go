@@ -55,7 +55,7 @@ func TestGoJoseVerifiesWhatWeSign(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			parsed, err := jose.ParseSigned(compact, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(s.alg)})
+			parsed, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(s.alg)})
 			if err != nil {
 				t.Fatalf("%s: %v", s.alg, err)
 			}

@@ -52,7 +52,13 @@ func vectorRSAKey(t *testing.T) *rsa.PrivateKey {
 
 func vectorECKey(t *testing.T) *ecdsa.PublicKey {
 	t.Helper()
-	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(t, ecX), Y: number(t, ecY)}
+	point := append([]byte{4}, number(t, ecX).FillBytes(make([]byte, 32))...)
+	point = append(point, number(t, ecY).FillBytes(make([]byte, 32))...)
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func TestSignatureOfRFC7515AppendixA2IsReproduced(t *testing.T) {

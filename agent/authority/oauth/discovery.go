@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	opToken     = "oauth: token"
+	opToken     = "oauth: token" //nolint:gosec // a name
 	opDiscovery = "oauth: discovery"
 )
 

@@ -155,7 +155,7 @@ func believed(peers []*x509.Certificate, roots *x509.CertPool) bool {
 }
 
 func (d *double) assertion(compact, id string, pub crypto.PublicKey) bool {
-	parsed, err := jose.ParseSigned(compact, d.algs)
+	parsed, err := jose.ParseSignedCompact(compact, d.algs)
 	if err != nil {
 		return false
 	}

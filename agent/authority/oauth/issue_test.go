@@ -54,7 +54,7 @@ func TestAssertionHeader(t *testing.T) {
 		if h["alg"] != "ES256" || h["kid"] != who.Thumbprint() || h["x5t#S256"] != who.Thumbprint() || h["typ"] != "JWT" {
 			t.Errorf("got %v", h)
 		}
-		parsed, err := jose.ParseSigned(d.requests[0].PostForm.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256})
+		parsed, err := jose.ParseSignedCompact(d.requests[0].PostForm.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256})
 		if err != nil {
 			t.Fatal(err)
 		}

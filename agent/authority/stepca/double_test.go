@@ -24,8 +24,7 @@ const base = "https://" + authoritytest.Host
 // double is a strict stand-in for step-ca: it answers what step-ca v0.30.2 was
 // measured to answer, and checks more than it does.
 type double struct {
-	w     *authoritytest.World
-	certs authoritytest.PKI
+	w *authoritytest.World
 
 	mu      sync.Mutex
 	used    map[string]bool // one-time tokens
