@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -89,6 +90,7 @@ type candidate struct {
 	slot   *slot
 	minted *minted
 	left   time.Duration
+	used   int64         // boot-time clock, ns, of the last request
 	from   time.Duration // boot-time clock: not before, for a failure or a spread
 	called bool          // its round has begun
 	flying bool          // it is being fetched
@@ -119,13 +121,13 @@ func (b *Broker) candidates(now lifecycle.Instant) []candidate {
 	for k, s := range b.slots {
 		if s.unused(now) < warmLife {
 			all = append(all, candidate{
-				slot: s, minted: s.minted, left: s.minted.left(now), from: max(s.notBefore, s.spread),
+				slot: s, minted: s.minted, left: s.minted.left(now), used: s.lastUsed.Load(), from: max(s.notBefore, s.spread),
 				called: s.called, flying: b.flights[k] != nil,
 			})
 		}
 	}
 	b.mu.RUnlock()
-	slices.SortFunc(all, func(a, c candidate) int { return int(min(max(c.slot.lastUsed.Load()-a.slot.lastUsed.Load(), -1), 1)) })
+	slices.SortFunc(all, func(a, c candidate) int { return cmp.Compare(c.used, a.used) })
 	all = all[:min(len(all), warmMost)]
 	standings := make(map[string]credential.Standing)
 	return slices.DeleteFunc(all, func(c candidate) bool {

@@ -20,7 +20,7 @@ type Caller struct {
 // Request asks for a token. The cache key is (ClientID, Resource).
 type Request struct {
 	ClientID string // of an identity on this device
-	Resource string // as asked, 1 to 2048 printable bytes
+	Resource string // as asked, 1 to 2048 printable ASCII characters
 	Caller   Caller
 	Flavour  string // "arc", "imds", "appservice", "control": audit and metrics
 	// Refresh goes past the cache, at most once a minute for each key.
