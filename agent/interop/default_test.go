@@ -25,8 +25,7 @@ func TestDefaultCredentialFindsTheDevice(t *testing.T) {
 		})
 		mark(t)
 		t.Run("with_marker", func(t *testing.T) {
-			w.asksByDefault(t, marker, []string{"azidentity-1.15.0", "identity-4.13"})
-			w.outsidersGetNothing(t)
+			w.asksByDefault(t, marker, []string{"azidentity-1.15.0", "azidentity-1.10.1", "identity-4.13"})
 		})
 	})
 }
@@ -41,22 +40,26 @@ func (w *world) asksByDefault(t *testing.T, f flavour, clients []string) {
 	}
 }
 
-// outsidersGetNothing: an account outside the token group sees that it may not
-// read the file over Arc, and who could grant it over IMDS.
-func (w *world) outsidersGetNothing(t *testing.T) {
-	t.Helper()
-	for _, client := range slices.Concat(goClients(), jsClients()) {
-		t.Run("outsider_arc_"+client, func(t *testing.T) {
-			t.Parallel()
-			refused(t, w.ask(t, client, arc, outsider, "mi", vault), "/var/opt/azcmagent/tokens/")
-		})
-	}
-	for _, client := range []string{"azidentity-1.10.1", "identity-4.2"} { // those that do not see the marker
-		t.Run("outsider_imds_"+client, func(t *testing.T) {
-			t.Parallel()
-			refused(t, w.ask(t, client, imds, outsider, "mi", vault), "2002", "grant")
-		})
-	}
+// TestOutsidersGetNothing: an account outside the token group sees that it may
+// not read the file over Arc, and who could grant it over IMDS.
+func TestOutsidersGetNothing(t *testing.T) {
+	inside(t, func(t *testing.T, w *world) {
+		w.connect(t)
+		for _, client := range slices.Concat(goClients(), jsClients()) {
+			t.Run("arc_"+client, func(t *testing.T) {
+				t.Parallel()
+				words := "/var/opt/azcmagent/tokens/"
+				if !strings.HasPrefix(client, "azidentity") && client != "identity-4.2" {
+					words = "Unable to read the secret file" // msal-node
+				}
+				refused(t, w.ask(t, client, arc, outsider, "mi", vault), words)
+			})
+			t.Run("imds_"+client, func(t *testing.T) {
+				t.Parallel()
+				refused(t, w.ask(t, client, imds, outsider, "mi", vault), "2002", "grant")
+			})
+		}
+	})
 }
 
 // TestUnknownIdentityIsFinal: one answer, and no library asks again.
@@ -73,8 +76,12 @@ func TestUnknownIdentityIsFinal(t *testing.T) {
 					t.Parallel()
 					a := w.ask(t, client, f, member, "mi", vault, "client_id", nobody)
 					refused(t, a, "Identity not found")
-					if a.Requests != requests {
-						t.Errorf("%d requests, want %d", a.Requests, requests)
+					want := requests
+					if f == imds && client == "identity-4.2" {
+						want++ // it probes the address
+					}
+					if a.Requests != want {
+						t.Errorf("%d requests, want %d", a.Requests, want)
 					}
 				})
 			}
