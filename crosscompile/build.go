@@ -21,7 +21,7 @@ const mb = 1 << 20
 func Targets() []Target {
 	return []Target{
 		{OS: "linux", Arch: "arm64", Budget: 9 * mb},
-		{OS: "linux", Arch: "amd64", Budget: 9*mb + mb/2},
+		{OS: "linux", Arch: "amd64", Budget: 10 * mb},
 		{OS: "linux", Arch: "arm", ARM: "7", Budget: 9 * mb},
 		{OS: "linux", Arch: "riscv64", Budget: 9 * mb},
 		{OS: "windows", Arch: "amd64", Budget: 10*mb + mb/2},

@@ -13,6 +13,7 @@ type tier struct {
 	limit      time.Duration
 	packages   []need
 	steps      []step
+	each       func(ctx context.Context) ([]step, error) // steps that are found when the tier runs
 }
 
 // step is one command: a go test that is counted, or a command that must succeed.
@@ -30,22 +31,64 @@ func goTest(name, dir string, args ...string) step { return step{name: name, dir
 
 // tiers lists what can be run. Every tier is bounded.
 func tiers() []tier {
-	checks := []step{
-		{name: "gofmt", run: []string{"gofmt", "-l", "agent", "platform", "store", "crosscompile"}, silent: true},
-		{name: "vet linux", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=linux"}},
-		{name: "vet windows", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=windows"}},
-		{name: "vet linux/arm64", run: []string{"go", "vet", "./platform/...", "./agent/..."}, env: []string{"GOOS=linux", "GOARCH=arm64"}},
-	}
 	return []tier{
 		{
-			name: "short", what: "everything that a change must pass: checks, all rooms, real clients (CI; about 15 min on 2 cores)", limit: 60 * time.Minute,
-			packages: basics(), steps: append(checks,
-				goTest("rooms", ".", "-timeout", "20m", "./..."),
+			name: "short", what: "everything that a change must pass: checks, all rooms, real clients; what CI runs (about 15 min on 2 cores)",
+			limit: 75 * time.Minute, packages: basics(), steps: append(checks(),
+				rooms(),
 				step{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}},
 				goTest("real clients", "agent/interop", "-timeout", "20m", "./..."),
 			),
 		},
+		{
+			name: "lint", what: "golangci-lint, built from crosscompile/tools (at most 30 min)", limit: 30 * time.Minute,
+			steps: []step{{name: "golangci-lint", run: []string{"go", "tool", "-modfile=crosscompile/tools/go.mod", "golangci-lint", "run", "./..."}}},
+		},
+		{
+			name: "race", what: "all rooms under the race detector (at most 60 min)", limit: time.Hour,
+			packages: append(basics(), need{"gcc", "gcc"}, need{"ld", "libc6-dev"}),
+			steps:    []step{{name: "race", env: []string{"CGO_ENABLED=1"}, test: []string{"-race", "-timeout", "50m", "./agent/...", "./store/...", "./platform/..."}}},
+		},
+		{
+			name: "fuzz", what: "every fuzz target for 60 s (about 50 min)", limit: 2 * time.Hour, packages: basics(), each: fuzzTargets,
+		},
+		{
+			name: "sim", what: "2,000 simulated lives of 400 days (at most 3 h)", limit: 3 * time.Hour,
+			steps: []step{goTest("simulation", "agent", "-run", "Sim|Lives|Life", "-sim.seeds=2000", "-timeout", "170m", ".")},
+		},
+		{
+			name: "crash", what: "10,000 simulated power cuts, 1,000 kills and 5,000 damaged files (at most 2 h)", limit: 2 * time.Hour, packages: basics(),
+			steps: []step{goTest("crash", "store", "-run", "PowerCut|Killed|Damaged", "-store.images=10000", "-store.kills=1000", "-store.damage=5000", "-timeout", "110m", ".")},
+		},
+		{
+			name: "guards", what: "takes out each guard of the endpoint and sees a test fail (about 10 min)", limit: time.Hour, packages: basics(),
+			steps: []step{goTest("guards", "agent/endpoint", "-run", "TestEveryGuardThatIsTakenOutIsMissed", "-guards", "-timeout", "50m", ".")},
+		},
+		{
+			name: "authorities", what: "our drivers against step-ca, oidc-provider and fosite (about 10 min)", limit: 45 * time.Minute, packages: basics(),
+			steps: []step{goTest("real authorities", "agent/interop/authorities", "-tags", "interop", "-timeout", "40m", "./...")},
+		},
+		{
+			name: "reproducible", what: "every target built twice, in two folders (at most 90 min)", limit: 90 * time.Minute,
+			steps: []step{goTest("reproducible", "crosscompile", "-run", "Reproducible|Budget", "-all", "-timeout", "80m", ".")},
+		},
 	}
+}
+
+// checks are what every change must pass before it is tested.
+func checks() []step {
+	return []step{
+		{name: "gofmt", run: []string{"gofmt", "-l", "agent", "platform", "store", "crosscompile"}, silent: true},
+		{name: "vet linux", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=linux"}},
+		{name: "vet linux/arm64", run: []string{"go", "vet", "./platform/...", "./agent/..."}, env: []string{"GOOS=linux", "GOARCH=arm64"}},
+		{name: "vet windows", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=windows"}},
+	}
+}
+
+// rooms tests everything without cgo, as it is released: with it some calls
+// that harden a process are not to be had.
+func rooms() step {
+	return step{name: "rooms", test: []string{"-timeout", "40m", "./..."}, env: []string{"CGO_ENABLED=0"}}
 }
 
 func find(name string) (tier, bool) {
@@ -63,7 +106,15 @@ func (t tier) run(ctx context.Context, out io.Writer, verbose bool, total *count
 	if err := install(ctx, out, t.packages); err != nil {
 		return err
 	}
-	for _, s := range t.steps {
+	steps := t.steps
+	if t.each != nil {
+		found, err := t.each(ctx)
+		if err != nil {
+			return err
+		}
+		steps = found
+	}
+	for _, s := range steps {
 		began := time.Now()
 		_, _ = fmt.Fprintf(out, "== %s\n", s.name)
 		if err := s.do(ctx, out, verbose, total); err != nil {
