@@ -1,10 +1,10 @@
 package token
 
 import (
-	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"time"
 
 	"postern/agent/credential"
@@ -127,7 +127,7 @@ func (b *Broker) candidates(now lifecycle.Instant) []candidate {
 		}
 	}
 	b.mu.RUnlock()
-	slices.SortFunc(all, func(a, c candidate) int { return cmp.Compare(c.used, a.used) })
+	sort.Slice(all, func(i, j int) bool { return all[i].used > all[j].used })
 	all = all[:min(len(all), warmMost)]
 	standings := make(map[string]credential.Standing)
 	return slices.DeleteFunc(all, func(c candidate) bool {
