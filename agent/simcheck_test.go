@@ -326,10 +326,11 @@ func (s *simulation) checkGrowth() {
 	}
 }
 
-// onDial watches who contacts the authority: nobody whose certificates are over.
+// onDial watches who contacts the authority: nobody whose certificates are
+// over. A call that was under way when the machine fell asleep may end.
 func (s *simulation) onDial() {
 	g := s.live.Load()
-	if g == nil {
+	if g == nil || time.Since(time.Unix(0, s.woke.Load())) < 90*time.Second {
 		return
 	}
 	list := g.device.List()

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 200, "how many simulated lives")
+	simSeeds = flag.Int("sim.seeds", 0, "how many simulated lives; 0: 200 where CI is set, else 20")
 	simSeed  = flag.Uint64("sim.seed", 1, "the first seed")
 	simDays  = flag.Int("sim.days", 400, "days of a simulated life")
 )
@@ -25,8 +25,16 @@ var (
 // off or cut off; what happens when, the seed decides. The jitter of the agent
 // itself is not seeded: a replay repeats the events, not each timer.
 func TestSimulatedLives(t *testing.T) {
+	count := *simSeeds
+	switch {
+	case count > 0:
+	case os.Getenv("CI") != "":
+		count = 200
+	default:
+		count = 20
+	}
 	var all simFigures
-	for seed := *simSeed; seed < *simSeed+uint64(*simSeeds); seed++ { //nolint:gosec // a count
+	for seed := *simSeed; seed < *simSeed+uint64(count); seed++ { //nolint:gosec // a count
 		ok := t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			simulate(t, func(t *testing.T) {
 				s := newSimulation(t, seed)
@@ -64,7 +72,7 @@ func (s *simulation) event() {
 	switch n := s.rng.IntN(100); {
 	case n < 30:
 		s.good = time.Time{}
-		s.suspend(s.between(time.Minute, 30*lifecycle.Day))
+		s.suspend(s.between(time.Minute, 40*lifecycle.Day))
 		s.afterGap()
 	case n < 55:
 		s.reboot()
@@ -84,7 +92,7 @@ func (s *simulation) event() {
 		s.changeAssignments()
 	default:
 		s.say("some hours of nothing")
-		s.awake(s.between(10*time.Minute, time.Hour))
+		s.awake(s.between(10*time.Minute, 30*time.Minute))
 	}
 }
 
@@ -112,7 +120,7 @@ func (s *simulation) reboot() {
 		s.say("shut down")
 		s.stop()
 	}
-	off := s.between(10*time.Second, 40*lifecycle.Day)
+	off := s.between(10*time.Second, 45*lifecycle.Day)
 	var wall time.Time
 	synchronised := false
 	switch n := s.rng.IntN(10); {
@@ -150,7 +158,7 @@ func (s *simulation) outage() {
 	end := s.truth().Add(away)
 	for left := away; left > 0 && !s.t.Failed(); left = end.Sub(s.truth()) {
 		if left > time.Hour {
-			s.suspend(min(left-30*time.Minute, s.between(time.Hour, 40*lifecycle.Day)))
+			s.suspend(min(left-6*time.Minute, s.between(time.Hour, 40*lifecycle.Day)))
 		}
 		s.work()
 	}
@@ -221,7 +229,7 @@ func (s *simulation) changeAssignments() {
 
 // work is some minutes of a device's day: programs ask at random instants.
 func (s *simulation) work() {
-	for range 1 + s.rng.IntN(3) {
+	for range 1 + s.rng.IntN(2) {
 		s.awake(time.Duration(s.rng.Int64N(int64(4 * time.Minute))))
 		keys := s.keys()
 		if len(keys) > 0 {

@@ -162,6 +162,7 @@ type simulation struct {
 	rng     *rand.Rand
 	skipped atomic.Int64 // what passed while the bubble's time stood still: suspended, off
 
+	woke  atomic.Int64          // bubble's time of the last resume, Unix ns
 	live  atomic.Pointer[graph] // for those who dial
 	g     *graph
 	halt  context.CancelFunc
@@ -352,6 +353,7 @@ func (s *simulation) suspend(d time.Duration) {
 	s.say("suspend %v", d)
 	s.pass(d)
 	s.sim.Suspend(d)
+	s.woke.Store(time.Now().UnixNano())
 }
 
 // boot starts the device after it was off for d. wall is what its clock says
