@@ -57,7 +57,7 @@ func (c *cli) root() *cobra.Command {
 func (c *cli) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		c.devVerb(), c.runVerb(), c.connectVerb(), c.reconnectVerb(), c.disconnectVerb(),
-		c.statusVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
+		c.statusVerb(), c.checkVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
 		c.envVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
 		c.storeVerb(), c.versionVerb(), c.completionVerb(),
 	}

@@ -17,7 +17,7 @@ func (g *graph) Status() control.Status {
 	now := g.clock.Now()
 	st := control.Status{
 		Schema: "postern.status/1", Version: version, Mode: g.mode, PID: os.Getpid(), Started: g.started, Now: now.Wall,
-		Identities: []control.Identity{}, Callers: g.callers(), Sandbox: g.sandbox, Endpoint: g.endpointStatus(),
+		Identities: []control.Identity{}, Callers: g.callers(), Sandbox: g.sandbox, Watchdog: int64(g.host.Watchdog() / time.Second), Endpoint: g.endpointStatus(),
 		Clock: control.Clock{Trusted: now.Trusted, Reason: now.Reason, Floor: g.clock.Floor()},
 		Store: g.storeStatus(), Tokens: g.tokenStatus(), Authority: g.authorityStatus(now), Warnings: g.device.Warnings(),
 	}

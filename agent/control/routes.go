@@ -54,6 +54,7 @@ func (s *Server) routes() http.Handler {
 		{"POST /v1/token", reader, s.token},
 		{"GET /v1/audit", administrator, s.audit},
 		{"POST /v1/workload", administrator, s.workload},
+		{"POST /v1/probe", administrator, s.probe},
 		{"POST /v1/connect", administrator, s.connect},
 		{"POST /v1/disconnect", administrator, s.disconnect},
 		{"POST /v1/renew", administrator, s.renew},

@@ -40,6 +40,8 @@ type Agent interface {
 	Renew(ctx context.Context, clientID string, step func(string)) error
 	Adopt(ctx context.Context, step func(string)) error
 	Reset(ctx context.Context, what string, step func(string)) error
+	// Probe calls the authority once, for check; it changes nothing there.
+	Probe(ctx context.Context) Probe
 	// Audit calls f with each record from seq on, one JSON line each, and with
 	// follow waits for new ones until ctx ends.
 	Audit(ctx context.Context, from uint64, follow bool, f func(line []byte) error) error

@@ -26,6 +26,7 @@ type Status struct {
 	Store      Store           `json:"store"`
 	Endpoint   Endpoint        `json:"endpoint"`
 	Sandbox    string          `json:"sandbox"`
+	Watchdog   int64           `json:"watchdog_s,omitempty"` // within which the init system wants a sign of life
 	Warnings   []string        `json:"warnings,omitempty"`
 	Problem    string          `json:"problem,omitempty"`
 	Fix        string          `json:"fix,omitempty"`
