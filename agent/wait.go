@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -46,7 +47,7 @@ func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string,
 			said = true
 			c.say("waiting for %s, at most %s: %s", target, timeout, last)
 		}
-		st, err := client.Wait(cmd.Context(), min(left, 2*time.Second), lifecycle.Connected)
+		st, err := askState(cmd.Context(), client, target, min(left, 2*time.Second))
 		switch {
 		case err == nil && (target == "ready" || st.State == lifecycle.Connected):
 			return nil
@@ -59,4 +60,12 @@ func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string,
 			return cmd.Context().Err()
 		}
 	}
+}
+
+// askState is answered at once by an agent that is ready; the state may come later.
+func askState(ctx context.Context, client *control.Client, target string, limit time.Duration) (control.Status, error) {
+	if target == "ready" {
+		return client.Status(ctx)
+	}
+	return client.Wait(ctx, limit, lifecycle.Connected)
 }
