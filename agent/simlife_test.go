@@ -65,6 +65,13 @@ func (s *simulation) live400(life time.Duration) {
 	s.settle()
 	s.stop()
 	s.figures.dials, s.figures.days = s.link.dials.Load(), s.truth().Sub(begin).Hours()/24
+	f := s.figures
+	if most := 100 + int64(120*f.awake.Hours()); f.dials > most {
+		s.wrong("%d connections to the authority in %v awake, at most %d are in order", f.dials, f.awake, most)
+	}
+	if wrote := f.cacheBytes + f.identityBytes; float64(wrote) > 5e6*f.days {
+		s.wrong("%d bytes written in %.0f days, the budget is 5 MB a day", wrote, f.days)
+	}
 }
 
 // event is one thing that happens to a device.

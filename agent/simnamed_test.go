@@ -250,3 +250,20 @@ func (s *simulation) afterOutage(alive bool) {
 	s.reconnect()
 	s.state(lifecycle.Connected)
 }
+
+// The budget of flash is 5 MB a day; nothing may follow the tick.
+func TestQuietHoursWriteLittle(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		s := newSimulation(t, 1)
+		s.served(4, "at first")
+		s.awake(10 * time.Minute)
+		written := func() int64 { return s.g.cache.Health().Written + s.g.file.Health().Written }
+		before := written()
+		s.awake(6 * time.Hour)
+		if got := written() - before; got > 5e6/4 {
+			s.wrong("%d bytes written in six quiet hours", got)
+		} else {
+			t.Logf("%d bytes written in six quiet hours", got)
+		}
+	})
+}
