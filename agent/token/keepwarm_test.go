@@ -305,6 +305,7 @@ func TestRegainedContactIsNeverMissed(t *testing.T) {
 		w := newWorld(t)
 		stop := w.run()
 		defer stop()
+		synctest.Wait() // the loop listens
 		for range 20 {
 			w.contact.Failed(w.clock.Now(), unreachable())
 			w.mu.Lock()
