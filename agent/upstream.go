@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 
 	"postern/agent/authority"
@@ -34,8 +33,8 @@ type upstream struct {
 	issuer token.Issuer
 }
 
-// client says whom a connection upstream believes: the pinned root alone, or
-// what the configuration names.
+// client says whom a connection upstream believes: the roots of the file if one
+// is named, else the pinned root alone. Without either nobody is believed.
 func (u *upstream) client(rootPEM, rootsFile string) (authority.Config, error) {
 	c := authority.Config{Clock: u.clock, Dial: u.dial}
 	if err := u.proxy(&c); err != nil {
@@ -49,7 +48,6 @@ func (u *upstream) client(rootPEM, rootsFile string) (authority.Config, error) {
 		rootPEM = string(pem)
 	}
 	if rootPEM == "" {
-		c.System = true
 		return c, nil
 	}
 	c.Roots = x509.NewCertPool()
@@ -104,14 +102,16 @@ func (u *upstream) use(rec store.DeviceRecord) (token.Issuer, error) {
 		return u.issuer, nil
 	}
 	t := u.cfg.Token
+	foreign := t.Preset != "" || !sameHost(rec.AuthorityURL, t.Issuer) || !sameHost(rec.AuthorityURL, t.TokenURL)
 	root := rec.RootPEM
-	if t.Preset != "" || t.Issuer != "" && !strings.HasPrefix(t.Issuer, rec.AuthorityURL) {
-		root = "" // not our certificate authority: the system's roots, or those of the configuration
+	if foreign {
+		root = "" // the pinned root speaks for our certificate authority alone
 	}
 	c, err := u.client(root, t.Roots)
 	if err != nil {
 		return nil, err
 	}
+	c.System = foreign && t.Roots == ""
 	issuer := t.Issuer
 	if issuer == "" {
 		issuer = rec.Issuer
@@ -129,6 +129,19 @@ func (u *upstream) use(rec store.DeviceRecord) (token.Issuer, error) {
 	}
 	u.record, u.issuer = rec, made
 	return made, nil
+}
+
+// sameHost reports whether b is empty or on the host and port of a.
+func sameHost(a, b string) bool {
+	if b == "" {
+		return true
+	}
+	left, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	right, err := url.Parse(b)
+	return err == nil && authority.Address(left) != "" && authority.Address(left) == authority.Address(right)
 }
 
 // root fetches the root certificate that a claim's fingerprint names.
