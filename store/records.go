@@ -14,6 +14,7 @@ type DeviceRecord struct {
 	Issuer       string    `json:"issuer,omitempty"`      // token issuer URL found at connect, unless configured
 	Assignments  bool      `json:"assignments,omitempty"` // the authority can say which identities are ours
 	Generation   uint64    `json:"generation,omitempty"`  // newest assignment list that was applied
+	ETag         string    `json:"etag,omitempty"`        // of the newest list with nothing left to do
 	Fingerprint  []string  `json:"fingerprint,omitempty"` // hardware facts at connect, "name=digest"
 	Floor        time.Time `json:"floor"`                 // the clock floor
 	Exposed      string    `json:"exposed,omitempty"`     // who could read the keys, and since when; empty if nobody

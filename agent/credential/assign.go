@@ -26,12 +26,8 @@ type difference struct {
 }
 
 // apply makes the device fit the list. Nothing is ever removed for a failure,
-// and nothing at all happens for a list that cannot be this device's or is
-// older than one that was applied: the authority was restored from an old copy.
+// and nothing at all happens for a list that cannot be this device's.
 func (d *Device) apply(ctx context.Context, auth Authority, list Assignments) error {
-	if d.outdated(list) {
-		return nil
-	}
 	diff, err := d.compare(list)
 	if d.note("assignments", strings.Join(diff.notes, "; ")) && len(diff.notes) > 0 {
 		d.emit(Event{Kind: EventAssignmentFailed, Reason: words(errors.New(strings.Join(diff.notes, "; ")))})
@@ -40,8 +36,8 @@ func (d *Device) apply(ctx context.Context, auth Authority, list Assignments) er
 		return err
 	}
 	if diff.write {
-		if err := d.commit(diff.store(list.Generation)); err != nil {
-			return d.storeFailed(&Holder{}, "store assignments", err)
+		if err := d.commit(diff.store(list)); err != nil {
+			return d.storeFailed(nil, "store assignments", err)
 		}
 	}
 	for _, id := range diff.drop {
@@ -55,7 +51,8 @@ func (d *Device) apply(ctx context.Context, auth Authority, list Assignments) er
 	return err
 }
 
-// outdated reports, and says once, that the list is older than one applied before.
+// outdated reports, and says once, that the list is older than one applied
+// before: the authority was restored from an old copy, and is not followed.
 func (d *Device) outdated(list Assignments) bool {
 	d.mu.Lock()
 	newest, told := d.dev.Generation, d.beat.behind == list.Generation+1
@@ -71,7 +68,7 @@ func (d *Device) outdated(list Assignments) bool {
 	text := fmt.Sprintf("the authority's list of identities is of generation %d, and %d was applied here: it was restored from an old copy; its list is ignored", list.Generation, newest)
 	d.note("generation", text)
 	if !told {
-		d.emit(Event{Kind: EventAssignmentFailed, Reason: text, Fix: "postern authority audit"})
+		d.emit(Event{Kind: EventAssignmentFailed, Reason: text, Fix: fixAudit})
 	}
 	return true
 }
@@ -159,7 +156,7 @@ func (d *Device) listed(list Assignments, diff *difference) (ids map[string]bool
 }
 
 // store writes the facts of the list in one commit.
-func (diff difference) store(generation uint64) func(*store.IdentityTx) error {
+func (diff difference) store(list Assignments) func(*store.IdentityTx) error {
 	return func(tx *store.IdentityTx) error {
 		for _, id := range diff.drop {
 			if err := tx.DeleteIdentity(id.ClientID); err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -182,7 +179,10 @@ func (diff difference) store(generation uint64) func(*store.IdentityTx) error {
 		if err != nil {
 			return err
 		}
-		dev.Generation, dev.Assignments = generation, true
+		dev.Generation, dev.Assignments, dev.ETag = list.Generation, true, ""
+		if len(diff.enroll) == 0 {
+			dev.ETag = list.ETag
+		}
 		return tx.PutDevice(dev)
 	}
 }

@@ -150,7 +150,7 @@ func TestListedWithoutEnrolmentStaysUnenrolledAndSaysWhatToDo(t *testing.T) {
 		w.ca.set(func(a *authority) { delete(a.offer, userID) })
 		w.connect()
 		st := w.expect(userID, lifecycle.Unenrolled)
-		if !strings.Contains(st.Reason, "assign it again") || !strings.Contains(st.Fix, "assign telemetry") {
+		if !strings.Contains(st.Reason, "assign it again") || !strings.Contains(st.Fix, "assign telemetry gw-0042") {
 			t.Errorf("reason %q, fix %q", st.Reason, st.Fix)
 		}
 		if got, err := w.Resolve(Selector{"client_id", userID}); err != nil || got.State != lifecycle.Unenrolled {
@@ -268,7 +268,7 @@ func TestLapsedUserIdentityIsEnrolledAnewWhenTheOperatorRenewsTheAssignment(t *t
 		must(t, err)
 		w.wait(31 * day)
 		st := w.expect(userID, lifecycle.Expired)
-		if !strings.Contains(st.Fix, "assign --renew telemetry") {
+		if !strings.Contains(st.Fix, "assign telemetry gw-0042 --renew") {
 			t.Errorf("fix %q", st.Fix)
 		}
 		w.expect(systemID, lifecycle.Connected)
@@ -350,6 +350,52 @@ func TestConfiguredIdentityIsNotTakenAwayByTheList(t *testing.T) {
 		w.ca.unassign(userID)
 		w.wait(time.Hour)
 		w.expect(userID, lifecycle.Connected)
+	})
+}
+
+// An authority may offer an enrolment anew to a device that does not say that
+// it has the list: a restart must not fetch certificates a second time.
+func TestListThatWasAppliedIsRememberedOverARestart(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.ca.assign(userIdentity(userID, "telemetry"))
+		w.connect()
+		w.reboot(time.Minute)
+		w.wait(time.Minute)
+		w.ca.assign(userIdentity(otherID, "backup"))
+		w.wait(6 * time.Minute)
+		w.reboot(time.Minute)
+		w.wait(time.Minute)
+		if got, want := w.ca.etags, []string{"", "2", "2", "3"}; !slices.Equal(slices.Compact(got), slices.Compact(want)) {
+			t.Errorf("asked with %q, want %q", got, want)
+		}
+		// While something is left to do, the list is asked for in full.
+		w.ca.set(func(a *authority) {
+			a.fail = func(call string) error { return map[string]error{"enroll": errDown}[call] }
+		})
+		w.ca.assign(userIdentity("5f0d9a3e-0000-4000-8000-000000000009", "late"))
+		w.wait(6 * time.Minute)
+		w.reboot(time.Minute)
+		w.wait(time.Minute)
+		if got := w.ca.etags[len(w.ca.etags)-1]; got != "" {
+			t.Errorf("asked with %q although an enrolment is missing", got)
+		}
+	})
+}
+
+func TestFactsOfTheConfigurationStandBesideTheRecord(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.ca.assign(userIdentity(userID, "telemetry"))
+		w.connect()
+		w.options = func(o *Options) {
+			o.Static = []Identity{{Kind: UserAssigned, ClientID: strings.ToUpper(userID), ResourceID: "/configured/one"}}
+		}
+		w.reboot(time.Minute)
+		got := w.standing(userID)
+		if got.Identity.ResourceID != "/configured/one" || got.Identity.Name != "telemetry" || got.Credential.Identity != got.Identity {
+			t.Errorf("got %+v", got.Identity)
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/agent/lifecycle"
+	"postern/store"
 )
 
 // callTimeout bounds one call to the authority; drivers have tighter ones.
@@ -148,14 +149,22 @@ func (d *Device) ask(ctx context.Context, auth Authority, sys *Holder, etag stri
 
 // applyAll applies a list and remembers its etag if nothing is left to do.
 func (d *Device) applyAll(ctx context.Context, auth Authority, list Assignments) error {
-	err := d.apply(ctx, auth, list)
+	old := d.outdated(list)
+	var err error
+	if !old {
+		err = d.apply(ctx, auth, list)
+	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.beat.etag = ""
 	if err == nil {
 		d.beat.etag = list.ETag
 	}
-	return err
+	save := err == nil && !old && d.dev.ETag != list.ETag
+	d.mu.Unlock()
+	if !save {
+		return err
+	}
+	return d.changeDevice("store etag", func(dev *store.DeviceRecord) { dev.ETag = list.ETag })
 }
 
 // planBeat sets the time of the next heartbeat after one with this outcome.

@@ -62,6 +62,7 @@ type authority struct {
 	forge  func(*x509.Certificate)
 	mangle func([]*x509.Certificate) []*x509.Certificate
 	calls  []string
+	etags  []string        // that lists were asked for with
 	keys   map[string]bool // public keys that certificates were asked for
 }
 
@@ -292,6 +293,7 @@ func (a *authority) Heartbeat(ctx context.Context) error {
 func (a *authority) Assignments(ctx context.Context, current *Credential, etag string) (Assignments, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.etags = append(a.etags, etag)
 	if err := a.begin(ctx, "assignments"); err != nil {
 		return Assignments{}, err
 	}

@@ -93,13 +93,15 @@ func (d *Device) mayConnect(o Onboarding) error {
 		return nil
 	case moved:
 		return stateProblem("connect", Standing{State: lifecycle.Moved, Reason: "the card holds another device's identity", Fix: fixAdopt})
+	case st.Exposed != "":
+		return stateProblem("connect", st)
 	case o.Identity.Kind == UserAssigned && (extra == nil || extra.Current() == nil):
 		return nil
 	}
 	p := &Problem{ID: "already-connected", Op: "connect", Fix: fixDisconnect, Err: ErrConnected}
 	if known {
 		p.Err = fmt.Errorf("%w, as %s (%s)", ErrConnected, label(st.Identity), st.State)
-		if st.Fix != "" && (st.Exposed != "" || st.State == lifecycle.Expired || st.State == lifecycle.Rejected) {
+		if st.State == lifecycle.Expired || st.State == lifecycle.Rejected {
 			p.Fix = fixReconnect
 		}
 	}
@@ -151,7 +153,7 @@ func (d *Device) enroll(ctx context.Context, o Onboarding, dev *store.DeviceReco
 	}
 	_, root, err := pinned(*dev)
 	if err != nil {
-		return fail(&Problem{ID: "root-mismatch", Op: "root", Fix: "postern authority root   # on the authority", Err: err})
+		return fail(&Problem{ID: "root-mismatch", Op: "root", Fix: fixRoot, Err: err})
 	}
 	sum := sha256.Sum256(root.Raw)
 	dev.RootSHA256 = hex.EncodeToString(sum[:])
@@ -201,7 +203,7 @@ func sameIdentity(leaf *x509.Certificate, before *store.IdentityRecord) error {
 		return nil
 	}
 	return &Problem{
-		ID: "claim-of-another", Op: "claim", Fix: "postern authority claim --re-onboard " + before.Name + "   # on the authority",
+		ID: "claim-of-another", Op: "claim", Fix: fixReclaim,
 		Err: fmt.Errorf("%w: the claim is for %q, this identity is %q", ErrCertificate, leaf.Subject.CommonName, chain[0].Subject.CommonName),
 	}
 }
@@ -233,9 +235,10 @@ func (d *Device) newRecord(o Onboarding, leaf *x509.Certificate, before *store.I
 // settle stores device and identity in one commit. A file that cannot be read
 // gives way to a new one only now, when there is something to put there.
 func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop []*Credential) error {
-	dev.Fingerprint = d.findParts()
-	dev.Exposed = ""
-	dev.ConnectedAt = d.clock.Now().Wall
+	if _, more := d.Enrolment(); !more || Kind(rec.Kind) == SystemAssigned || dev.Exposed != "" {
+		dev.Fingerprint, dev.Exposed = d.findParts(), ""
+		dev.ETag, dev.ConnectedAt = "", d.clock.Now().Wall
+	}
 	err := d.replaceDamaged()
 	if err == nil {
 		err = d.commit(func(tx *store.IdentityTx) error {
@@ -251,7 +254,7 @@ func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop [
 		})
 	}
 	if err != nil {
-		return &Problem{ID: "store", Op: "store", Fix: "postern check --only store-verify", Err: err}
+		return &Problem{ID: "store", Op: "store", Fix: fixStore, Err: err}
 	}
 	return nil
 }
@@ -285,17 +288,7 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	switch {
 	case errors.Is(err, ErrNoAssignments):
 		o.step("identities: the authority keeps no assignments")
-		err = d.commit(func(tx *store.IdentityTx) error {
-			dev, err := tx.Device()
-			if err != nil {
-				return err
-			}
-			dev.Assignments = false
-			return tx.PutDevice(dev)
-		})
-		if err != nil {
-			_ = d.storeFailed(h, "store assignments", err) // logged there
-		}
+		_ = d.changeDevice("store assignments", func(dev *store.DeviceRecord) { dev.Assignments = false }) // logged there
 		return
 	case err == nil && d.clock.Now().Trusted:
 		err = d.applyAll(ctx, auth, list)

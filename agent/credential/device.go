@@ -130,6 +130,7 @@ func open(o Options, file identityFile) (*Device, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
 	d.reload()
+	d.beat.etag = d.dev.ETag
 	return d, nil
 }
 
@@ -200,18 +201,23 @@ func (d *Device) read() (*store.DeviceRecord, []store.IdentityRecord, error) {
 // takeAll makes the holders fit the records. mu is held.
 func (d *Device) takeAll(records []store.IdentityRecord) {
 	stale := maps.Clone(d.holders)
+	configured := make(map[string]Identity)
+	for _, id := range d.o.Static {
+		configured[strings.ToLower(id.ClientID)] = lower(id)
+	}
+	seed := d.seed(records)
 	for _, rec := range records {
 		id := strings.ToLower(rec.ClientID)
+		own, fixed := configured[id]
+		d.holder(id).take(withFacts(rec, merge(identityOf(rec), own)), seed)
+		d.holders[id].fixed = fixed
 		delete(stale, id)
-		d.holder(id).take(rec, d.seed(records))
+		delete(configured, id)
 	}
-	for _, id := range d.o.Static {
-		key := strings.ToLower(id.ClientID)
-		if _, kept := stale[key]; kept || d.holders[key] == nil {
-			delete(stale, key)
-			d.holder(key).take(recordOf(id), "")
-		}
-		d.holders[key].fixed = true
+	for id, own := range configured {
+		d.holder(id).take(recordOf(own), "")
+		d.holders[id].fixed = true
+		delete(stale, id)
 	}
 	for id := range stale {
 		d.holders[id].current.Store(nil)
@@ -278,6 +284,22 @@ func (d *Device) change(id string, edit func(*store.IdentityRecord)) error {
 		edit(&rec)
 		return tx.PutIdentity(rec)
 	})
+}
+
+// changeDevice is commit for the device's own record.
+func (d *Device) changeDevice(op string, edit func(*store.DeviceRecord)) error {
+	err := d.commit(func(tx *store.IdentityTx) error {
+		dev, err := tx.Device()
+		if err != nil {
+			return err
+		}
+		edit(&dev)
+		return tx.PutDevice(dev)
+	})
+	if err != nil {
+		return d.storeFailed(nil, op, err)
+	}
+	return nil
 }
 
 // nudge makes the loop look again now.

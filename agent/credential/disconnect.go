@@ -166,16 +166,9 @@ func (d *Device) Adopt(_ context.Context) error {
 		return stateProblem("adopt", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	}
 	found := d.findParts()
-	err = d.commit(func(tx *store.IdentityTx) error {
-		dev, err := tx.Device()
-		if err != nil {
-			return err
-		}
-		dev.Fingerprint = found
-		return tx.PutDevice(dev)
-	})
+	err = d.changeDevice("store hardware", func(dev *store.DeviceRecord) { dev.Fingerprint = found })
 	if err != nil {
-		return &Problem{ID: "store", Op: "adopt", Fix: "postern check --only store-verify", Err: err}
+		return &Problem{ID: "store", Op: "adopt", Fix: fixStore, Err: err}
 	}
 	d.emit(Event{Kind: EventAdopted, Identity: st.Identity, Previous: st.State, Reason: "the hardware found now is the enrolled one"})
 	return nil

@@ -41,7 +41,8 @@ type Holder struct {
 	hold      time.Duration // and not even when contact is regained
 	keepAt    time.Duration // no house-keeping before
 	refusals  map[source]time.Duration
-	offer     store.Secret // one-time secret whose answer did not arrive
+	said      time.Duration // the last refusal of a token was mentioned
+	offer     store.Secret  // one-time secret whose answer did not arrive
 }
 
 // source says who refused an identity. A refusal is confirmed, and taken back,

@@ -205,14 +205,3 @@ func (d *Device) saveFloor() {
 		d.emit(Event{Kind: EventStoreFailed, Reason: words(err)})
 	}
 }
-
-func markExposed(mark string) func(*store.IdentityTx) error {
-	return func(tx *store.IdentityTx) error {
-		dev, err := tx.Device()
-		if err != nil {
-			return err
-		}
-		dev.Exposed = mark
-		return tx.PutDevice(dev)
-	}
-}

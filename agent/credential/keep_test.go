@@ -182,6 +182,43 @@ func TestExposedKeysAreNotUsedUntilReconnect(t *testing.T) {
 	})
 }
 
+// One file holds all keys: while they are exposed nothing is added to it, and
+// the device's own identity comes first.
+func TestExposedDeviceTakesNoOtherIdentityBeforeItsOwn(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		static := userIdentity(userID, "telemetry")
+		w.options = func(o *Options) { o.Static = []Identity{static} }
+		w.auth = plain{w.ca}
+		w.on()
+		w.connect()
+		before, _ := w.Enrolment()
+		w.wait(time.Hour)
+		o := w.onboarding(static)
+		o.Identity = static
+		_, err := w.Connect(context.Background(), o)
+		must(t, err)
+		if now, _ := w.Enrolment(); !now.ConnectedAt.Equal(before.ConnectedAt) {
+			t.Error("another identity changed when the device was connected")
+		}
+		must(t, w.Expose("readable by uid 1001"))
+		calls := w.ca.total()
+		o = w.onboarding(static)
+		o.Identity = static
+		_, err = w.Reconnect(context.Background(), o)
+		if p := problemOf(t, err); p.Fix != fixReconnect {
+			t.Errorf("reconnect of another identity: %v, fix %q", err, p.Fix)
+		}
+		o.Identity.ClientID = otherID
+		_, err = w.Connect(context.Background(), o)
+		if p := problemOf(t, err); p.Fix != fixReconnect {
+			t.Errorf("connect of another identity: %v, fix %q", err, p.Fix)
+		}
+		if w.ca.total() != calls || w.standing(systemID).Exposed == "" {
+			t.Error("an exposed device was changed")
+		}
+	})
+}
+
 func TestExposureHoldsEvenIfItCannotBeStored(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		full := false

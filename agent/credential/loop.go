@@ -89,7 +89,7 @@ func (d *Device) enter(now lifecycle.Instant) (events []Event, changed bool) {
 			if h.warned = days; days > 0 {
 				events = append(events, Event{
 					Kind: EventExpiring, Identity: st.Identity, State: st.State, Until: st.NotAfter, Days: days,
-					Reason: expiring(st, days), Fix: "sudo postern renew",
+					Reason: expiring(st, days), Fix: fixRenew,
 				})
 			}
 			d.warn(h, st, days)

@@ -63,16 +63,21 @@ func (e *BusyError) Is(target error) bool { return target == ErrBusy }
 
 // The commands that stand in fixes.
 const (
-	fixConnect     = "sudo postern connect --claim-file FILE"
-	fixReconnect   = "sudo postern reconnect --claim-file FILE"
-	fixDisconnect  = "sudo postern disconnect"
-	fixLocalOnly   = "sudo postern disconnect --local-only"
-	fixAdopt       = "sudo postern adopt --hardware-changed   # or, if this is a copy: sudo postern reset --enrolment"
-	fixReach       = "postern check --only authority-reach"
-	fixClock       = "postern check --only clock-trusted"
-	fixStatus      = "postern status"
-	fixAssign      = "postern authority identity assign"
-	fixRenewAssign = "postern authority identity assign --renew"
+	fixConnect    = "sudo postern connect --claim-file FILE"
+	fixClaim      = "sudo postern authority claim MACHINE   # on the authority: a new one"
+	fixReclaim    = "sudo postern authority claim MACHINE --reonboard   # on the authority: a new one"
+	fixReconnect  = "sudo postern reconnect --claim-file FILE"
+	fixDisconnect = "sudo postern disconnect"
+	fixLocalOnly  = "sudo postern disconnect --local-only"
+	fixAdopt      = "sudo postern adopt --hardware-changed   # or, if this is a copy: sudo postern reset --enrolment"
+	fixReach      = "postern check --only authority-reach"
+	fixClock      = "postern check --only clock-trusted"
+	fixStore      = "sudo postern check --only store-verify"
+	fixStatus     = "postern status"
+	fixIdentities = "postern identity list"
+	fixRenew      = "sudo postern renew"
+	fixAudit      = "sudo postern authority audit   # on the authority: it says why"
+	fixRoot       = "sudo postern authority status   # on the authority: it shows the root"
 )
 
 // asProblem finds a Problem in err's chain and returns a copy.

@@ -31,7 +31,7 @@ func (d *Device) reconnectable(o Onboarding) (dev store.DeviceRecord, before *st
 	d.mu.RLock()
 	dev = d.dev
 	damaged, enrolled, moved := d.damaged, d.enrolled, d.moved
-	h := d.system()
+	h, sys := d.system(), d.system()
 	if want := strings.ToLower(o.Identity.ClientID); want != "" {
 		h = d.holders[want]
 	} else if h == nil && len(d.holders) == 1 {
@@ -51,9 +51,13 @@ func (d *Device) reconnectable(o Onboarding) (dev store.DeviceRecord, before *st
 		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	case moved:
 		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Moved, Reason: "the card holds another device's identity", Fix: fixAdopt})
+	case dev.Exposed != "" && h != sys && sys != nil:
+		// The keys stand in one file: the device's own comes first, and the
+		// others follow from it.
+		return dev, nil, stateProblem("reconnect", d.standingOf(sys))
 	case h == nil:
 		return dev, nil, &Problem{
-			ID: "unknown-identity", Op: "reconnect", Fix: "postern identity list",
+			ID: "unknown-identity", Op: "reconnect", Fix: fixIdentities,
 			Err: fmt.Errorf("%w: say which identity is meant", ErrUnknownIdentity),
 		}
 	}
@@ -118,9 +122,9 @@ func (d *Device) problem(op string, err error) *Problem {
 	case lifecycle.ClassDenied, lifecycle.ClassRejected:
 		p.ID = "refused"
 		if op != "renew" {
-			p.ID, p.Fix = "claim-refused", "postern authority claim MACHINE   # on the authority: a new one"
+			p.ID, p.Fix = "claim-refused", fixClaim
 			if op == "reconnect" {
-				p.Fix = "postern authority claim --re-onboard MACHINE   # on the authority: a new one"
+				p.Fix = fixReclaim
 			}
 		}
 	case lifecycle.ClassClock:
@@ -128,7 +132,7 @@ func (d *Device) problem(op string, err error) *Problem {
 	case lifecycle.ClassTransient:
 		p.ID, p.State, p.Fix = "authority-unreachable", lifecycle.Offline, fixReach
 		if isCertificate(err) {
-			p.ID, p.State, p.Fix = "certificate-refused", 0, "postern authority audit   # on the authority"
+			p.ID, p.State, p.Fix = "certificate-refused", 0, fixAudit
 		}
 	}
 	return p

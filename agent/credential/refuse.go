@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/agent/lifecycle"
+	"postern/store"
 )
 
 // Observe takes in the outcome of a token call that was made with a
@@ -25,8 +26,25 @@ func (d *Device) Observe(clientID string, with *Credential, err error) {
 	}
 	if class := lifecycle.ClassOf(err); class == lifecycle.ClassRejected {
 		d.judge(h, with, byToken, err)
-		d.emit(Event{Kind: EventTokenRefused, Identity: with.Identity, Class: class, Reason: words(err)})
+		if d.maySay(h) {
+			d.emit(Event{Kind: EventTokenRefused, Identity: with.Identity, Class: class, Reason: words(err)})
+		}
 	}
+}
+
+// sayEvery is how often refused tokens of one identity are mentioned: callers
+// decide how often they happen.
+const sayEvery = time.Minute
+
+func (d *Device) maySay(h *Holder) bool {
+	now := d.clock.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.said > 0 && now.Boot-h.said < sayEvery {
+		return false
+	}
+	h.said = max(now.Boot, 1)
+	return true
 }
 
 // accepted says that a source knows the identity. It takes that source's
@@ -164,7 +182,7 @@ func (d *Device) Expose(how string) error {
 	d.dev.Exposed = mark // at once: also if it cannot be stored
 	d.mu.Unlock()
 	d.emit(Event{Kind: EventAccessDrift, Reason: mark, Fix: fixReconnect})
-	err := d.commit(markExposed(mark))
+	err := d.changeDevice("store exposure", func(dev *store.DeviceRecord) { dev.Exposed = mark })
 	if err != nil {
 		d.mu.Lock()
 		d.dev.Exposed = mark

@@ -219,6 +219,21 @@ func TestRejectedByTheIssuerAsksTheIssuer(t *testing.T) {
 	})
 }
 
+func TestRefusedTokensAreMentionedOnceAMinute(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.connect()
+		w.refuse("token")
+		for range 300 {
+			_ = w.token(systemID)
+			w.wait(time.Second)
+		}
+		if n := len(w.seen(EventTokenRefused)); n < 4 || n > 6 {
+			t.Errorf("%d events in 5 min", n)
+		}
+	})
+}
+
 func TestRejectedUserIdentityDoesNotStopTheOthers(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.on().calm()

@@ -48,7 +48,7 @@ func (d *Device) renewable(clientID string) ([]*Holder, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if clientID != "" && len(d.holders) > 0 && d.holders[strings.ToLower(clientID)] == nil {
-		return nil, &Problem{ID: "unknown-identity", Op: "renew", Fix: "postern identity list", Err: fmt.Errorf("%w: %s", ErrUnknownIdentity, clientID)}
+		return nil, &Problem{ID: "unknown-identity", Op: "renew", Fix: fixIdentities, Err: fmt.Errorf("%w: %s", ErrUnknownIdentity, clientID)}
 	}
 	var which []*Holder
 	blocked := d.vacant()
@@ -220,7 +220,13 @@ func (d *Device) swap(h *Holder, key store.KeyRecord, chain []*x509.Certificate)
 // storeFailed words a failed commit. It may still have happened: then memory
 // shows it, and the next attempt finds nothing due.
 func (d *Device) storeFailed(h *Holder, op string, err error) error {
-	d.emit(Event{Kind: EventStoreFailed, Identity: Identity{ClientID: h.id}, Reason: words(fmt.Errorf("%s: %w", op, err)), Fix: "postern check --only store-verify"})
+	var id Identity // zero: the device's own record
+	if h != nil {
+		d.mu.RLock()
+		id = h.identity
+		d.mu.RUnlock()
+	}
+	d.emit(Event{Kind: EventStoreFailed, Identity: id, Reason: words(fmt.Errorf("%s: %w", op, err)), Fix: fixStore})
 	return &lifecycle.Error{Class: lifecycle.ClassTransient, Op: op, Err: err}
 }
 

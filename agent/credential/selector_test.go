@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
 )
 
 func typeName(v any) string { return fmt.Sprintf("%T", v) }

@@ -130,6 +130,14 @@ func (d *Device) state(h *Holder, now lifecycle.Instant) (lifecycle.State, time.
 	return lifecycle.Derive(d.facts(h, now), now.Wall)
 }
 
+// standingOf is standing for those who do not hold mu.
+func (d *Device) standingOf(h *Holder) Standing {
+	now := d.clock.Now()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.standing(h, now)
+}
+
 func (d *Device) standing(h *Holder, now lifecycle.Instant) Standing {
 	f := d.facts(h, now)
 	state, until := lifecycle.Derive(f, now.Wall)
@@ -177,7 +185,7 @@ func (d *Device) explain(st *Standing, h *Holder, now lifecycle.Instant) {
 	case lifecycle.Expired:
 		st.Reason, st.Fix = "the certificate ended "+stamp(st.NotAfter), fixReconnect
 		if h.identity.Kind == UserAssigned && d.dev.Assignments {
-			st.Fix = fixRenewAssign + " " + h.identity.Name
+			st.Fix = d.fixAssign(h, " --renew")
 		}
 	case lifecycle.Offline:
 		st.Reason, st.Fix = d.silence(now), fixReach
@@ -190,9 +198,18 @@ func (d *Device) unenrolled(h *Holder) (reason, fix string) {
 		return "it is assigned, and enrolling it did not succeed: " + h.lastError, fixStatus
 	case d.dev.Assignments && !h.fixed:
 		return "it is assigned, and the authority offers no enrolment: an operator must assign it again",
-			fixAssign + " " + h.identity.Name
+			d.fixAssign(h, "")
 	}
 	return "it is configured and has no certificate yet", fixConnect
+}
+
+// fixAssign is the operator's command that gives this device the identity. mu is held.
+func (d *Device) fixAssign(h *Holder, flag string) string {
+	machine := "MACHINE"
+	if sys := d.system(); sys != nil {
+		machine = sys.identity.Name
+	}
+	return "sudo postern authority identity assign " + h.identity.Name + " " + machine + flag + "   # on the authority"
 }
 
 func (d *Device) silence(now lifecycle.Instant) string {
