@@ -162,7 +162,7 @@ func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, url string, 
 	}
 	g := &graph{cfg: cfg, host: host, log: log}
 	a, err := site.Open(ctx, dir, site.Options{
-		URL: url, Names: names, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version,
+		URL: url, Names: names, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version, Built: builtAt(),
 		Administrator: func(conn net.Conn) (string, bool) {
 			p := host.Peer(conn)
 			return p.String(), host.Administrator(p)

@@ -115,7 +115,7 @@ func (d *developer) openAuthority(ctx context.Context, group *errgroup.Group) (*
 		return nil, errors.Join(accessFault("state-dir-access", err), l.Close())
 	}
 	a, err := site.Open(ctx, dir, site.Options{
-		URL: "https://" + d.memory.Authority, Store: d.storeOptions(), Log: d.log.With("room", "authority"), Version: version,
+		URL: "https://" + d.memory.Authority, Store: d.storeOptions(), Log: d.log.With("room", "authority"), Version: version, Built: builtAt(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
