@@ -29,6 +29,7 @@ func run(m *testing.M) int {
 		return m.Run()
 	}
 	dir, err := os.MkdirTemp("", "postern-interop-")
+	defer func() { _ = os.RemoveAll(dir) }() // an empty name removes nothing
 	if err == nil {
 		err = build(dir)
 	}
@@ -45,12 +46,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return m.Run()
 }
 
 // needed are the programs that the tests call, and Debian's package for each.
