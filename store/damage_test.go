@@ -123,7 +123,7 @@ func flip(r *rand.Rand, s string, n int) string {
 
 // ST2 to ST5 in bulk: whatever happens to a file, this process lives, no wrong
 // value comes out of it, the identity is restored or Damaged, and the bytes of
-// the identity's file are never overwritten. security.md section 13.
+// the identity's file are never overwritten (firmware-notes/faults.md).
 func TestDamagedFilesGiveNoWrongValueAndNoDeath(t *testing.T) {
 	base := newDamagedBase(t)
 	var tally [8]atomic.Int64

@@ -20,7 +20,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// The rows of the fault catalogue (security.md section 11) that need no other
+// The rows of the fault catalogue (firmware-notes/faults.md) that need no other
 // machinery; ST9 to ST14 stand in the files of theirs.
 
 // stateDir makes a directory with an identity and a cache with one token.
@@ -401,30 +401,6 @@ func TestIdentityCutShortUnderTheRunningProcessIsRewrittenFromMemory(t *testing.
 	sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 2))
 }
 
-// An identity that Update reported as failed must not be there after a restart.
-func TestFailedFirstUpdateLeavesNoGhost(t *testing.T) {
-	dir := scratch(t)
-	fail := true
-	o := Options{OpenFile: func(path string, flag int) (*os.File, error) {
-		if fail && path == filepath.Join(dir, identityName) {
-			return nil, syscall.EMFILE // after the rename
-		}
-		return openPlain(path, flag)
-	}}
-	f := value(OpenIdentity(t.Context(), dir, o))(t)
-	err := f.Update(func(tx *IdentityTx) error {
-		return errors.Join(tx.PutDevice(testDevice()), tx.PutIdentity(testIdentity("ghost", 1)))
-	})
-	wantError(t, err, syscall.EMFILE)
-	fail = false
-	must(t, f.Update(func(tx *IdentityTx) error {
-		return errors.Join(tx.PutDevice(testDevice()), tx.PutIdentity(testIdentity("real", 1)))
-	}))
-	must(t, f.Close())
-	f = openIdentity(t, dir, Options{})
-	sameIdentities(t, f, testIdentity("real", 1))
-}
-
 // A check that cannot be made (no memory for a child) is no verdict: nothing
 // is set aside, and the next Check opens the files.
 func TestCheckThatCannotBeMadeIsNoVerdict(t *testing.T) {
@@ -446,6 +422,27 @@ func TestCheckThatCannotBeMadeIsNoVerdict(t *testing.T) {
 	must(t, errors.Join(f.Check(t.Context()), c.Check(t.Context())))
 	sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 1))
 	wantTokens(t, c, token("a", "r", 1))
+}
+
+// A new file is checked before it gets its name.
+func TestNewFileThatFailsItsCheckIsNotUsed(t *testing.T) {
+	dir := scratch(t)
+	bad := true
+	o := Options{Verify: func(_ context.Context, path string) error {
+		if bad && strings.HasSuffix(path, identityName+".new") {
+			return fmt.Errorf("page 7: %w", ErrDamaged)
+		}
+		return nil
+	}}
+	f := openIdentity(t, dir, o)
+	update := func(tx *IdentityTx) error { return tx.PutDevice(testDevice()) }
+	wantError(t, f.Update(update), ErrDamaged)
+	if f.Exists() || !missing(filepath.Join(dir, identityName)) || !missing(filepath.Join(dir, identityName+".new")) {
+		t.Fatal("the bad file was used, or is left")
+	}
+	bad = false
+	must(t, f.Update(update))
+	sameIdentities(t, f)
 }
 
 func TestCheckThatHangsIsDamage(t *testing.T) {

@@ -102,27 +102,26 @@ func (h head) id() []byte {
 	return raw
 }
 
-// root is the sealed sum of a file at one commit.
+// root is the sum of a file at one commit, sealed under that commit's generation.
 type root struct {
-	generation uint64 // of the commit; the first is 1
+	generation uint64 // the first is 1; it stands in the envelope
 	count      uint64 // values
 	set        digest
 }
 
-const rootLen = 8 + 8 + sha256.Size
+const rootLen = 8 + sha256.Size
 
 func (r root) encode() []byte {
 	out := make([]byte, 0, rootLen)
-	out = binary.BigEndian.AppendUint64(out, r.generation)
 	out = binary.BigEndian.AppendUint64(out, r.count)
 	return append(out, r.set[:]...)
 }
 
-func decodeRoot(plain []byte) (root, error) {
+func decodeRoot(plain []byte, generation uint64) (root, error) {
 	if len(plain) != rootLen {
 		return root{}, fmt.Errorf("root: %w", ErrDamaged)
 	}
-	r := root{generation: binary.BigEndian.Uint64(plain), count: binary.BigEndian.Uint64(plain[8:])}
-	copy(r.set[:], plain[16:])
+	r := root{generation: generation, count: binary.BigEndian.Uint64(plain)}
+	copy(r.set[:], plain[8:])
 	return r, nil
 }

@@ -46,10 +46,10 @@ func TestHeadOfANewerReleaseIsRefusedByNameWhateverItHolds(t *testing.T) {
 
 func TestRootDecodesWhatItEncodes(t *testing.T) {
 	r := root{generation: 3, count: 9, set: digest{1, 2, 3}}
-	if got := value(decodeRoot(r.encode()))(t); got != r {
+	if got := value(decodeRoot(r.encode(), 3))(t); got != r {
 		t.Fatalf("got %+v, want %+v", got, r)
 	}
-	_, err := decodeRoot(r.encode()[1:])
+	_, err := decodeRoot(r.encode()[1:], 3)
 	wantError(t, err, ErrDamaged)
 }
 

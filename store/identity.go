@@ -177,6 +177,7 @@ func (f *IdentityFile) create(ctx context.Context, next *picture) error {
 	d.key = k
 	d.state.Unlock()
 	if err := d.replace(ctx, d.last.generation+1, next.source); err != nil {
+		d.uninstall(false)
 		return errors.Join(err, discard(d.path)) // an identity that the caller was told of as failed must not appear later
 	}
 	f.o.filled().Log.Info("identity database made", "path", d.path)

@@ -16,7 +16,7 @@ import (
 
 // linuxRoles are the other processes of the tests that need Linux.
 func linuxRoles() map[string]func([]string) error {
-	return map[string]func([]string) error{"faulty": faultyRole, "tmpfs": tmpfsRole, "holder": holderRole, "starved": starvedRole}
+	return map[string]func([]string) error{"faulty": faultyRole, "tmpfs": tmpfsRole, "holder": holderRole, "starved": starvedRole, "ghost": ghostRole}
 }
 
 const faultyOperations = 9
@@ -206,4 +206,53 @@ func starvedRole(args []string) error {
 		return err
 	}
 	return errors.Join(f.Check(ctx), c.Check(ctx), c.Close(), f.Close())
+}
+
+// An identity that Update reported as failed must not be there after a restart.
+func TestFailedFirstUpdateLeavesNoGhost(t *testing.T) {
+	failures := 0
+	for turn := 1; turn <= 12; turn++ {
+		dir := scratch(t)
+		cmd := exec.Command("strace", "-f", "-o", os.DevNull, "-e", "signal=none", "-e", "trace=fsync",
+			"-e", fmt.Sprintf("inject=fsync:error=EIO:when=%d", turn), os.Args[0], dir)
+		cmd.Env = append(os.Environ(), roleVariable+"=ghost")
+		text, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("turn %d: %v\n%s", turn, err, text)
+		}
+		want := []IdentityRecord{testIdentity("ghost", 1), testIdentity("real", 1)}
+		if strings.Contains(string(text), "refused") {
+			failures++
+			want = want[1:]
+		}
+		f := value(OpenIdentity(t.Context(), dir, Options{}))(t)
+		sameIdentities(t, f, want...)
+		must(t, f.Close())
+	}
+	t.Logf("%d of 12 failed calls made the first Update fail", failures)
+	if failures < 3 {
+		t.Fatal("too few to prove anything")
+	}
+}
+
+func ghostRole(args []string) error {
+	runtime.LockOSThread()
+	f, err := OpenIdentity(context.Background(), args[0], Options{})
+	if err != nil {
+		return err
+	}
+	first := f.Update(func(tx *IdentityTx) error {
+		return errors.Join(tx.PutDevice(testDevice()), tx.PutIdentity(testIdentity("ghost", 1)))
+	})
+	if first != nil {
+		fmt.Println("refused", first)
+	}
+	var failed []string // the fault may hit this one, or the first check
+	err = again(&failed, "update", func() error {
+		return f.Update(func(tx *IdentityTx) error {
+			return errors.Join(tx.PutDevice(testDevice()), tx.PutIdentity(testIdentity("real", 1)))
+		})
+	})
+	_ = f.Check(context.Background())
+	return errors.Join(err, f.Check(context.Background()), f.Close())
 }

@@ -68,13 +68,8 @@ func (l *loaded) readHead(tx *bolt.Tx, kind string, k *Key, o Options) (err erro
 	if err != nil {
 		return err
 	}
-	if l.root, err = decodeRoot(plain); err != nil {
-		return err
-	}
-	if l.root.generation != generation {
-		return fmt.Errorf("root: %w", ErrCorrupt)
-	}
-	return nil
+	l.root, err = decodeRoot(plain, generation)
+	return err
 }
 
 // readAll compares what is there with what the root says should be there.
@@ -82,7 +77,7 @@ func (l *loaded) readAll(tx *bolt.Tx) error {
 	found := root{generation: l.root.generation}
 	err := eachSealed(tx, func(p place, sealed []byte) error {
 		_, generation, err := l.seal.open(p, sealed)
-		if err != nil || generation > l.root.generation {
+		if err != nil {
 			l.bad = append(l.bad, p)
 			generation, _ = generationOf(sealed)
 		}

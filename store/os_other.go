@@ -11,6 +11,8 @@ import (
 
 const openNoFollow = 0 // the platform's OpenFile refuses reparse points
 
+const renamesOpenFiles = false
+
 // Codes of winerror.h.
 const (
 	errorHandleDiskFull   = syscall.Errno(39)

@@ -13,6 +13,9 @@ import (
 // openNoFollow: a link is refused, a FIFO or device cannot block.
 const openNoFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
 
+// renamesOpenFiles: a file can be renamed, and replaced, while it is open.
+const renamesOpenFiles = true
+
 // unwritable reports whether err says that nothing can be written here at
 // present (no space, read-only, an I/O error, no descriptors), as opposed to a
 // file whose content is wrong.

@@ -156,18 +156,40 @@ func upTo(r *rand.Rand, n int) int {
 
 const tracedOperations = 90 // two lives of an identity: made, destroyed, made again
 
-// replay cuts the power at evenly spread calls and judges each image. It
+// cuts gives the calls at which the power goes: half of them spread evenly,
+// half where files are made and destroyed, which is a small part of a life.
+func cuts(calls []call, images int) []int {
+	var delicate []int
+	done := 0
+	for i, c := range calls {
+		if c.kind == "ack" {
+			done = c.count
+		}
+		if done < 3 || (done+1)%lifetime == opDestroy || done%lifetime == opDestroy {
+			delicate = append(delicate, i+1)
+		}
+	}
+	var at []int
+	for i := range images / 2 {
+		at = append(at, len(calls)*(2*i+1)/images, delicate[i%len(delicate)])
+	}
+	slices.Sort(at)
+	return at
+}
+
+// replay cuts the power at these calls and judges each image. It
 // returns how many images did not hold what was acknowledged, and why.
 func replay(t testing.TB, calls []call, images int) (bad int64, first error) {
 	all := worlds(tracedOperations + 1)
+	stops := cuts(calls, images)
 	var failures atomic.Int64
 	var once sync.Once
 	var group sync.WaitGroup
 	for worker := range 2 {
 		group.Go(func() {
 			d, at, done := newDisk(), 0, 0
-			for i := worker; i < images; i += 2 {
-				for stop := len(calls) * (i + 1) / images; at < stop; at++ {
+			for i := worker; i < len(stops); i += 2 {
+				for ; at < stops[i]; at++ {
 					if calls[at].kind == "ack" {
 						done = calls[at].count
 					}
@@ -220,7 +242,13 @@ func TestPowerCutHarnessFindsPlantedFaults(t *testing.T) {
 	without := func(drop func(call) bool) []call {
 		return slices.DeleteFunc(slices.Clone(calls), drop)
 	}
+	marked := false // the call before was the marker's rename
 	for name, faulty := range map[string][]call{
+		"folder not synced behind the marker": without(func(c call) bool {
+			was := marked
+			marked = c.kind == "rename" && c.to == markerName
+			return was && c.kind == "syncdir"
+		}),
 		"bbolt with NoSync":      traceWriter(t, scratch(t), "1", fmt.Sprint(tracedOperations), "nosync"),
 		"no fdatasync":           without(func(c call) bool { return c.kind == "datasync" }),
 		"no fsync of files":      without(func(c call) bool { return c.kind == "sync" }),

@@ -191,34 +191,50 @@ func (d *DB) restore(ctx context.Context, cause error) error {
 	return nil
 }
 
-// replace builds a file from the source and puts it at path, over what stands
-// there; the file in use is closed only when the new one is complete.
+// replace builds a file from the source and gives it the name path, over what
+// stands there. The file in use stays in use until the new one is open, so that
+// there is no moment without one.
 func (d *DB) replace(ctx context.Context, generation uint64, from source) error {
 	temp, written, err := build(ctx, d.path, d.kind, d.key, d.o, max(generation, 1), from)
 	d.spent(written)
 	if err != nil {
 		return err
 	}
-	d.uninstall(false)
-	if err := putFile(temp, d.path); err != nil {
-		return err
+	if !renamesOpenFiles {
+		d.uninstall(false)
+		if err := putFile(temp, d.path); err != nil {
+			return err
+		}
+		temp = d.path
 	}
-	f, err := openDescriptor(d.path, d.o, false)
+	l, err := d.openNew(temp)
 	if err != nil {
 		return err
 	}
-	h, err := mapFile(f, d.path, d.o, false)
-	if err != nil {
-		return err
+	if renamesOpenFiles {
+		err = putFile(temp, d.path)
+		if err != nil && samePath(l.file, d.path) != nil {
+			return errors.Join(err, l.close(false))
+		}
+		d.uninstall(false)
 	}
-	l, err := authenticate(h, d.kind, d.key, d.o, false)
-	if err != nil {
-		return err
-	}
-	d.suspect = false
+	d.suspect = err != nil // it has its name, but perhaps not for good
 	d.install(l)
 	d.acknowledge()
-	return nil
+	return err
+}
+
+// openNew opens a file that build has verified.
+func (d *DB) openNew(path string) (*loaded, error) {
+	f, err := openDescriptor(path, d.o, false)
+	if err != nil {
+		return nil, err
+	}
+	h, err := mapFile(f, path, d.o, false)
+	if err != nil {
+		return nil, err
+	}
+	return authenticate(h, d.kind, d.key, d.o, false)
 }
 
 func (d *DB) recovered(cause error, how string) {
