@@ -16,7 +16,7 @@ var errPartly = errors.New("not all assigned identities could be enrolled")
 
 const maxClientID = 128
 
-// difference is what a list changes here (authorities.md 5.5).
+// difference is what a list changes here (firmware-notes/authorities.md).
 type difference struct {
 	facts  []Identity   // listed, and held or to be held
 	enroll []Assignment // with a one-time secret: a new key and certificate

@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -418,3 +419,47 @@ func TestFactsOfTheListAreTakenOver(t *testing.T) {
 		}
 	})
 }
+
+func TestSyncFetchesAtOnceWhatWasJustAssigned(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		if err := w.Sync(context.Background()); !errors.Is(err, ErrNotConnected) {
+			t.Errorf("not connected: %v", err)
+		}
+		w.connect()
+		w.ca.assign(userIdentity(userID, "telemetry"))
+		must(t, w.Sync(context.Background()))
+		w.expect(userID, lifecycle.Connected)
+		w.ca.set(func(a *authority) { a.fail = down })
+		if err := w.Sync(context.Background()); lifecycle.ClassOf(err) != lifecycle.ClassTransient {
+			t.Errorf("without a link: %v", err)
+		}
+		w.ca.set(func(a *authority) { a.fail = nil })
+		calls := w.ca.total()
+		must(t, w.Expose("readable by uid 1001"))
+		if p := problemOf(t, w.Sync(context.Background())); p.Fix != fixReconnect || w.ca.total() != calls {
+			t.Errorf("exposed: %v after %d calls", p, w.ca.total()-calls)
+		}
+	})
+}
+
+func TestSyncAtAnAuthorityWithoutAssignmentsIsNothing(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.auth = plain{w.ca}
+		w.on()
+		w.connect()
+		must(t, w.Sync(context.Background()))
+		w.auth = bare{w.ca}
+		w.Device.mu.Lock()
+		w.Device.auth = nil
+		w.Device.mu.Unlock()
+		must(t, w.Sync(context.Background()))
+		w.wait(time.Hour) // no heartbeat, no list: tokens are the only contact
+		w.expect(systemID, lifecycle.Offline)
+		must(t, w.token(systemID))
+		w.expect(systemID, lifecycle.Connected)
+	})
+}
+
+// bare has neither assignments nor heartbeat.
+type bare struct{ Authority }

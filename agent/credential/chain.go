@@ -14,7 +14,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// Limits of a certificate answer (security.md 4).
+// Limits of a certificate answer (firmware-notes/limits.md).
 const (
 	maxChain     = 10
 	maxChainPEM  = 64 << 10
@@ -29,7 +29,7 @@ const (
 // nil. With previous, the certificate in use, the new one must be for the same
 // subject and names and must end later; without (enrolment) those two are not
 // asked. Every failure wraps ErrCertificate: keep what works, try again.
-// Refusals are security.md T20 and ID1.
+// Refusals are T20 (firmware-notes/attack-surface.md) and ID1 (firmware-notes/faults.md).
 func VerifyChain(chain []*x509.Certificate, roots *x509.CertPool, pub crypto.PublicKey, previous *x509.Certificate, now time.Time) error {
 	for _, check := range []func() error{
 		func() error { return checkSize(chain) },

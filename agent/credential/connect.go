@@ -208,7 +208,7 @@ func sameIdentity(leaf *x509.Certificate, before *store.IdentityRecord) error {
 	}
 }
 
-// The names that a site authority writes into certificates (authorities.md 5.4).
+// The names that a site authority writes into certificates (firmware-notes/authorities.md).
 const uriIdentity = "urn:postern:identity:"
 
 // newRecord says who the certificate makes this device.

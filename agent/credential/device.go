@@ -18,7 +18,7 @@ import (
 	"postern/store"
 )
 
-// maxIdentities is how many identities a device may have (security.md 4);
+// maxIdentities is how many identities a device may have (firmware-notes/limits.md);
 // more are refused at assignment and named in Warnings.
 const maxIdentities = 64
 

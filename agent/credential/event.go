@@ -10,7 +10,7 @@ import (
 )
 
 // The kinds of Event, the same words as in the log, the journal and the audit
-// ring (conventions.md 16.2).
+// ring.
 const (
 	EventStateChanged      = "state-changed" // any transition that has no name of its own below
 	EventExpired           = "expired"

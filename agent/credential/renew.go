@@ -111,7 +111,7 @@ func (d *Device) renew(ctx context.Context, h *Holder, step func(string)) error 
 	return nil
 }
 
-// attempt is the renewal of architecture.md: pending key stored, authority
+// attempt is the renewal of firmware-notes/lifecycle.md: pending key stored, authority
 // asked, answer verified, one commit that swaps.
 func (d *Device) attempt(ctx context.Context, h *Holder, with *Credential, step func(string)) error {
 	auth, err := d.authority()

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Selector chooses an identity as a request does (wire.md 4). The zero value
+// Selector chooses an identity as a request does (firmware-notes/wire.md). The zero value
 // chooses none: the system-assigned identity, or the only user-assigned one.
 type Selector struct {
 	Key   string // "", "client_id", "object_id", "principal_id", "msi_res_id", "mi_res_id"
