@@ -272,12 +272,9 @@ func (d *DB) check(ctx context.Context) error {
 		d.settled()
 		return nil
 	}
-	if err := notRegular(d.path); err != nil {
-		d.problem(err)
-		return err
-	}
 	cause := fmt.Errorf("%s was deleted or exchanged under the running process", d.path)
 	if err := d.setAside(); err != nil {
+		d.problem(err)
 		return err
 	}
 	if err := d.replace(ctx, d.last.generation, d.file.records); err != nil {
