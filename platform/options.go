@@ -7,7 +7,7 @@ import (
 
 // Options say where a Host keeps things and who besides the agent may read
 // challenge files. The zero value means the defaults of the operating system
-// in every field (conventions.md sections 2, 3 and 10.1).
+// in every field (firmware-notes/storage.md).
 type Options struct {
 	StateDir   string // databases; "/var/lib/postern"
 	RuntimeDir string // control socket; "/run/postern"

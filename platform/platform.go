@@ -218,7 +218,7 @@ type Host interface {
 	Watchdog() time.Duration
 	// Prepare makes the state, runtime and token directories that are missing
 	// and gives them to account, "user", "user:group" or numbers; what exists
-	// keeps its owner. For root, before Drop (conventions.md section 5, rule 6).
+	// keeps its owner. For root, before Drop (firmware-notes/storage.md).
 	Prepare(account string) error
 	// Drop turns this process into account, on all threads and for good, and
 	// reads the result back; after an error the process must exit. A process
@@ -226,7 +226,7 @@ type Host interface {
 	Drop(account string) error
 	// Harden makes the process undumpable, without core files and without new
 	// privileges, and returns what could be reached, "core dump ptrace privileges".
-	// It comes first, before anything secret is read (security.md section 7,
+	// It comes first, before anything secret is read (firmware-notes/attack-surface.md,
 	// steps 1 to 3). An error names what could not be had; the process may go on.
 	Harden() (level string, err error)
 	// Confine limits what the process may open from now on, and returns the

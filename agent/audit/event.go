@@ -62,7 +62,7 @@ func (e *Event) routine() bool { return e.Name == TokenIssued && e.Source == sou
 // foldKey is what makes two events equal repeats. The User-Agent is not part
 // of it: a caller could make every request a record by changing it. Nor are,
 // for refusals, the identity and the resource: one record a peer, reason and
-// minute (security.md, T29).
+// minute (firmware-notes/attack-surface.md, T29).
 type foldKey struct {
 	name                                Name
 	reason, flavour, identity, resource string
@@ -81,7 +81,7 @@ func (e *Event) foldKey() foldKey {
 	return k
 }
 
-// Bounds of strings in a record, in bytes (security.md, section 4).
+// Bounds of strings in a record, in bytes (firmware-notes/limits.md).
 const (
 	maxReason   = 256
 	maxResource = 2048
@@ -106,7 +106,7 @@ func (e Event) cleaned() Event {
 
 // clean cuts s to most bytes and puts a mark in the place of what cannot be
 // printed: JSON escapes C0 controls only, and a terminal obeys C1 and
-// direction marks too (security.md, T30).
+// direction marks too (firmware-notes/attack-surface.md, T30).
 func clean(s string, most int) string {
 	cut := len(s) > most
 	if cut {

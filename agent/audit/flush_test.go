@@ -11,7 +11,7 @@ import (
 	"postern/store"
 )
 
-// conventions.md, 16.3: what forces a commit, and how soon.
+// firmware-notes/limits.md: what forces a commit, and how soon.
 func TestRecordsReachTheDiskWhenTheyShould(t *testing.T) {
 	for name, c := range map[string]struct {
 		event Event

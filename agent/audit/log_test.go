@@ -67,7 +67,7 @@ func TestEveryEventIsCountedOnce(t *testing.T) {
 	})
 }
 
-// security.md, T29: one line a uid, reason and minute, whatever the caller varies.
+// firmware-notes/attack-surface.md, T29: one line a uid, reason and minute, whatever the caller varies.
 func TestT29FloodOfDenialsIsOneRecordAMinute(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)

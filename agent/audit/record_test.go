@@ -9,7 +9,7 @@ import (
 	"postern/platform"
 )
 
-// conventions.md, 16.3: exactly these fields, in this order.
+// firmware-notes/storage.md, the audit ring: exactly these fields, in this order.
 func TestRecordIsTheDocumentedOne(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -50,7 +50,7 @@ func TestCallersAreNamedAsFarAsTheyAreKnown(t *testing.T) {
 	})
 }
 
-// security.md, T30: no foreign string can forge a line, a field or a colour.
+// firmware-notes/attack-surface.md, T30: no foreign string can forge a line, a field or a colour.
 func TestT30ForeignStringsAreCutAndPrintable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -9,7 +9,7 @@ import (
 const (
 	tick = 30 * time.Second // no wait is longer: timers stop in suspend
 
-	// When the room forces a commit of its own (conventions.md, 16.3).
+	// When the room forces a commit of its own (firmware-notes/limits.md).
 	flushEvery  = time.Hour
 	flushDenied = 15 * time.Minute
 	flushUrgent = time.Minute // at most so often

@@ -13,7 +13,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// Time and size limits of one call (security.md, section 4).
+// Time and size limits of one call (firmware-notes/limits.md).
 const (
 	ConnectTimeout   = 5 * time.Second  // name look-up and TCP connection
 	HandshakeTimeout = 5 * time.Second  // TLS; and the proxy's answer to CONNECT
@@ -40,7 +40,7 @@ type Config struct {
 	Roots *x509.CertPool
 	// System believes the system's roots instead of Roots. Under an untrusted
 	// clock such a client refuses to connect: the public Web PKI cannot be
-	// checked without the time (lifecycle.md, Clock trust).
+	// checked without the time (firmware-notes/time.md).
 	System bool
 
 	// Certificate is offered to servers that ask for one, but only to Hosts;

@@ -4,7 +4,7 @@
 //
 // It knows no protocol. The drivers stepca and oauth decide what an answer
 // means; what never became an answer is decided here. The rules are those of
-// security.md, sections 4 (limits) and 9 (TLS):
+// firmware-notes/limits.md and firmware-notes/authorities.md (TLS):
 //
 //   - nothing is sent, the client certificate included, before the server has
 //     been verified: chain, name, time, use, key strength, TLS 1.2 or newer;

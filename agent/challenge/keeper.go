@@ -4,7 +4,7 @@
 //
 // The agent's side keeps digests only. A secret belongs to the peer for which
 // it was made and to nothing else: not to a connection, a query or a process
-// (wire.md, section 6). Watching the directory is a hint; a rescan every 30 s
+// (firmware-notes/wire.md). Watching the directory is a hint; a rescan every 30 s
 // and a comparison before each mint are the guarantee, and a directory that is
 // not what it should be gets no challenge until it is right again.
 //
@@ -29,7 +29,7 @@ import (
 	"postern/platform"
 )
 
-// Limits of wire.md section 6 and security.md section 4.
+// Limits of challenges (firmware-notes/limits.md).
 const (
 	// Life is how long a challenge can be redeemed, in time that runs on in
 	// suspend: what was slept is added at the first rescan afterwards.
@@ -144,7 +144,7 @@ func New(o Options) (*Keeper, error) {
 }
 
 // checkLiteral refuses a path that would break the header: clients split it at
-// '=' and compare the rest byte for byte (wire.md, rule 1).
+// '=' and compare the rest byte for byte (firmware-notes/wire.md, R1).
 func checkLiteral(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("token directory %q: not an absolute path", path)

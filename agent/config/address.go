@@ -9,7 +9,7 @@ import (
 var metadata = netip.AddrFrom4([4]byte{169, 254, 169, 254})
 
 // address accepts one literal address and port. A wildcard would let the
-// network ask (security.md, T7), a name could come to mean another address.
+// network ask (firmware-notes/attack-surface.md, T7), a name could come to mean another address.
 func address(s string) (netip.AddrPort, *problem) {
 	a, err := netip.ParseAddrPort(s)
 	if err != nil {
@@ -70,7 +70,7 @@ func bridge(s string) (string, *problem) {
 }
 
 // hostName accepts a DNS name, which is kept in lower case. No pattern: an
-// exact list is what stops DNS rebinding (wire.md, section 5).
+// exact list is what stops DNS rebinding (firmware-notes/wire.md).
 func hostName(s string) (string, *problem) {
 	bad := &problem{quote(s) + " is not a host name", "write the bare name, without scheme, port or star"}
 	if len(s) > 253 {

@@ -82,7 +82,7 @@ var badFiles = []struct{ name, text, want string }{
 	{"element twice", "[imds]\nhosts = [\"a.b\", \"A.b\"]", `2: imds.hosts: "A.b" stands there twice; leave one out`},
 	{"tag with a colon", "[instance]\ntags = { a = \"b:c\" }", `2: instance.tags: "a=b:c" has a colon or semicolon, which separate tags for clients; write it without`},
 
-	// addresses: T7 and T8 of security.md
+	// addresses: T7 and T8 of firmware-notes/attack-surface.md
 	{"all interfaces", "[arc]\nlisten = [\"0.0.0.0:40342\", \"[::1]:40342\"]", `2: arc.listen: "0.0.0.0:40342" listens on every interface; name one address`},
 	{"all interfaces, IPv6", "[arc]\nlisten = [\"127.0.0.1:40342\", \"[::]:40342\"]", `2: arc.listen: "[::]:40342" listens on every interface; name one address`},
 	{"all interfaces in IPv6 clothing", "[arc]\nlisten = [\"[::ffff:0.0.0.0]:40342\"]", `2: arc.listen: "[::ffff:0.0.0.0]:40342" listens on every interface; name one address`},

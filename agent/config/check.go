@@ -45,7 +45,7 @@ func baseURL(s string) (string, *problem) {
 }
 
 // secureURL accepts a URL of an authority, as it is: issuers are compared
-// letter by letter. Loopback is no excuse for plain HTTP (security.md, section 9).
+// letter by letter. Loopback is no excuse for plain HTTP (firmware-notes/authorities.md).
 func secureURL(s string) (string, *problem) {
 	u, p := plainURL(s)
 	if p != nil {
@@ -189,7 +189,7 @@ func resourceParam(s string) (string, *problem) {
 	return "", &problem{quote(s) + " is not known", `use "entra_scope", "resource", "audience" or "scope:NAME"`}
 }
 
-// who accepts the forms of conventions.md 12.5. token.NewGrants parses them
+// who accepts the forms of a grant (firmware-notes/attack-surface.md). token.NewGrants parses them
 // again and resolves the names.
 func who(s string) (string, *problem) {
 	forms := &problem{quote(s) + " names nobody", `write it as "uid:1001", "user:NAME", "group:NAME" or "listener:NAME"`}

@@ -35,13 +35,13 @@ type Config struct {
 	origin map[string]Origin
 }
 
-// Arc is the two-request flavour on loopback (wire.md, section 6).
+// Arc is the two-request flavour on loopback (firmware-notes/wire.md).
 type Arc struct {
 	Enabled bool
 	Listen  []string // loopback "address:port", both families with one port
 }
 
-// IMDS is the one-request flavour (wire.md, section 11).
+// IMDS is the one-request flavour (firmware-notes/wire.md).
 type IMDS struct {
 	Enabled bool
 	Listen  []string // "169.254.169.254:80" or loopback "address:port"
@@ -49,7 +49,7 @@ type IMDS struct {
 	Hosts   []string // further names allowed in Host, lower case
 }
 
-// Workload is one App Service listener (wire.md, section 12).
+// Workload is one App Service listener (firmware-notes/wire.md).
 type Workload struct {
 	Name       string   // unique
 	Listen     string   // "address:port", loopback or of a bridge
@@ -58,7 +58,7 @@ type Workload struct {
 	Resources  []string // exact, or a prefix with a trailing "*"; empty: all
 }
 
-// Grant allows one caller one identity for some resources (conventions.md 12.5).
+// Grant allows one caller one identity for some resources (firmware-notes/attack-surface.md).
 type Grant struct {
 	Who       string   // "uid:1001", "user:NAME", "group:NAME", "listener:NAME", …
 	Identity  string   // client id, or "system"
@@ -74,7 +74,7 @@ type Authority struct {
 	Assignments bool   // ask it which identities are ours
 }
 
-// Token is who issues tokens, and how it is asked (authorities.md, section 2).
+// Token is who issues tokens, and how it is asked (firmware-notes/authorities.md).
 type Token struct {
 	Issuer        string // https; empty: as found at connect
 	TokenURL      string // https; empty: discovered from the issuer
@@ -124,7 +124,7 @@ type Audit struct {
 // Path is the file that was read, empty if none was.
 func (c Config) Path() string { return c.path }
 
-// Limits of the file (security.md, section 4).
+// Limits of the file (firmware-notes/limits.md).
 const (
 	MaxSize       = 256 << 10 // bytes; a reader may stop one byte beyond
 	MaxGrants     = 1000

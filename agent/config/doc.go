@@ -1,6 +1,6 @@
 // Package config reads the agent's one configuration file: strict TOML, with
-// flag over file over built-in default (conventions.md, section 4). A Config
-// is a value; it is validated as a whole, once, by Load, and never changes.
+// flag over file over built-in default. A Config is a value; it is validated as
+// a whole, once, by Load, and never changes.
 //
 // One table (schema.go) says everything about a key: where its value lies,
 // its default, what is allowed, and the text for people. Validation, the

@@ -30,7 +30,7 @@ func (l *loader) at(c *Config, id, key string, what, fix string) {
 }
 
 // families refuses an Arc listener on one family alone: clients that resolve
-// localhost to the other one would reach whoever takes it (security.md, T8).
+// localhost to the other one would reach whoever takes it (firmware-notes/attack-surface.md, T8).
 func (l *loader) families(c *Config) {
 	if !c.Arc.Enabled {
 		return

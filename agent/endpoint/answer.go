@@ -16,7 +16,7 @@ const (
 	typeText = "text/plain; charset=utf-8"
 )
 
-// Codes of wire.md section 8.
+// Codes of firmware-notes/wire.md.
 const (
 	codeInvalidRequest  = "invalid_request"
 	codeNoMetadata      = "bad_request_102"
@@ -103,7 +103,7 @@ func appendError(b []byte, a answer, correlation string) []byte {
 	return append(b, '}')
 }
 
-// appendToken encodes a 200 of wire.md section 7: every value a string, in this
+// appendToken encodes a 200 of firmware-notes/wire.md: every value a string, in this
 // order, then the selector that was asked for, in its recorded spelling.
 func appendToken(b []byte, t *token.Token, selector credential.Selector) []byte {
 	left := int64(t.Remaining / time.Second)

@@ -12,7 +12,7 @@ import (
 const maxAuthorization = 256
 
 // challengeBody is never empty: some clients drop the headers of an empty 401
-// (wire.md, rule 3).
+// (firmware-notes/wire.md, R3).
 const challengeBody = `{"error":"unauthorized_client","error_description":"Read the challenge token and send it in the Authorization header."}`
 
 // arc answers the two requests of the Arc flavour: without a valid key a
@@ -64,7 +64,7 @@ func basic(values []string) (key string, given bool) {
 }
 
 // challenge answers 401 with a fresh file. The header is the strictest thing in
-// this protocol: no quotes, one equals sign, this spelling (wire.md, rules 1 and 2).
+// this protocol: no quotes, one equals sign, this spelling (firmware-notes/wire.md, R1 and R2).
 func (x *exchange) challenge() {
 	path, err := x.s.o.Keeper.Mint(x.conn.caller())
 	if err != nil {

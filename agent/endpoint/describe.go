@@ -47,7 +47,7 @@ func wordsOf(err error) string {
 // clean makes text fit for a stranger's eyes: one line of printable characters,
 // bounded; no path of the state directory; nothing shaped like a token; and
 // never the word that makes every credential chain believe that there is no
-// IMDS here (wire.md, section 8).
+// IMDS here (firmware-notes/wire.md).
 func clean(text, stateDir string) string {
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {

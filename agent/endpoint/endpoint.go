@@ -1,7 +1,7 @@
 // Package endpoint is the HTTP server on localhost from which programs on this
-// device get their tokens. It speaks three flavours (wire.md): Arc, with a
-// challenge file between two requests; IMDS, with one request; and App Service,
-// one listener for each workload that holds a secret.
+// device get their tokens. It speaks three flavours (firmware-notes/wire.md):
+// Arc, with a challenge file between two requests; IMDS, with one request; and
+// App Service, one listener for each workload that holds a secret.
 //
 // A request passes the guard before anything else is looked at; a refused one
 // makes no file and costs next to nothing. What is left is a token.Request, and
@@ -74,7 +74,7 @@ type Options struct {
 	Instance func() Instance
 	// Workloads are the holders of a secret, for App Service listeners.
 	Workloads []*Workload
-	// StateDir is cut out of every description: wire.md section 8 forbids its
+	// StateDir is cut out of every description: firmware-notes/wire.md forbids its
 	// paths there.
 	StateDir string
 	// Connections bounds what is served at once; 0 means 128, more is not

@@ -24,7 +24,7 @@ var (
 	errNoToken = errors.New("no token and no error")
 )
 
-// answerTo is the table of wire.md section 8: which answer an error of the
+// answerTo is the table of firmware-notes/wire.md: which answer an error of the
 // Broker gets. A state, where it is the cause, goes before the class.
 func answerTo(err error, correlation string, log *slog.Logger) answer {
 	var state *token.StateError
@@ -74,7 +74,7 @@ func answerTo(err error, correlation string, log *slog.Logger) answer {
 const multipleIdentities = "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"
 
 // longestRetry is the most that is ever asked for: Go gives up at once above
-// 25 s, JavaScript sleeps any length (wire.md, section 8).
+// 25 s, JavaScript sleeps any length (firmware-notes/wire.md).
 const longestRetry = 10
 
 // clampRetry is a Retry-After in whole seconds, 1 to 10.

@@ -17,7 +17,7 @@ import (
 	"postern/platform"
 )
 
-// row is one line of wire.md section 8.
+// row is one line of the error tables in firmware-notes/wire.md.
 type row struct {
 	name   string
 	err    error

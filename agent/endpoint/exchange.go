@@ -76,7 +76,7 @@ func (x *exchange) tell(start time.Time) {
 	})
 }
 
-// serve is the whole way of a request, in the order of wire.md section 5.
+// serve is the whole way of a request, in the order of firmware-notes/wire.md.
 func (x *exchange) serve() {
 	if name, a, refused := run(x.s.guards.early, x.front, x.r); refused {
 		x.refuse(name, a)

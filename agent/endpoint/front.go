@@ -14,7 +14,7 @@ import (
 	"postern/platform"
 )
 
-// Limits of one request, security.md section 4.
+// Limits of one request, firmware-notes/limits.md.
 const (
 	// maxHeaderBytes is 8 KiB less the slack that net/http adds (8,192 bytes
 	// pass, 8,400 get 431: measured).

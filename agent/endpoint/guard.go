@@ -13,7 +13,7 @@ type guard struct {
 	check func(f *front, r *http.Request) (a answer, refused bool)
 }
 
-// guards in the order of wire.md section 5: those before the route is looked
+// guards in the order of firmware-notes/wire.md: those before the route is looked
 // at, and those after route and method.
 type guards struct {
 	early []guard
@@ -86,7 +86,7 @@ func guardBody(_ *front, r *http.Request) (answer, bool) {
 func hasBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
 
 // guardBrowser refuses what only browsers send (T5). Sec-Fetch-Mode is not
-// among it: Node's fetch, and so msal-node, sends it (wire.md, rule 13).
+// among it: Node's fetch, and so msal-node, sends it (firmware-notes/wire.md, R13).
 func guardBrowser(_ *front, r *http.Request) (answer, bool) {
 	for name := range r.Header {
 		mark := name

@@ -247,7 +247,7 @@ func TestProxyAnswerNamesNOPROXY(t *testing.T) {
 	}
 }
 
-// The order of wire.md section 5: a hostile request to a path that does not
+// The order of firmware-notes/wire.md: a hostile request to a path that does not
 // exist is a 404, a hostile POST a 405, and Host goes before both.
 func TestOrderOfTheGuard(t *testing.T) {
 	r := newRig(t, Arc)

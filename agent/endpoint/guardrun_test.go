@@ -11,7 +11,7 @@ import (
 )
 
 // -guards takes the guards of this room and of the challenges out, one by one,
-// and wants a test to fail each time (security.md section 14). It takes minutes.
+// and wants a test to fail each time (firmware-notes/attack-surface.md). It takes minutes.
 var guardRun = flag.Bool("guards", false, "run the tests once for each guard that is taken out")
 
 // removal is one guard with what stands in its place when it is gone.

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Instance is what the instance documents show of this device (wire.md section
-// 10). Every field may be empty; a device that is not connected leaves those of
-// its resource empty. No field is secret.
+// Instance is what the instance documents show of this device
+// (firmware-notes/wire.md). Every field may be empty; a device that is not
+// connected leaves those of its resource empty. No field is secret.
 type Instance struct {
 	AzEnvironment     string
 	Location          string

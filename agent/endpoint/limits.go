@@ -10,7 +10,7 @@ import (
 	"postern/platform"
 )
 
-// Limits of connections, security.md section 4.
+// Limits of connections, firmware-notes/limits.md.
 const (
 	maxConnections = 128
 	maxPerPeer     = 32 // unknown callers are one peer

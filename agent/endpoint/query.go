@@ -6,7 +6,7 @@ import (
 	"postern/agent/credential"
 )
 
-// Bounds of a query, security.md section 4.
+// Bounds of a query, firmware-notes/limits.md.
 const (
 	maxQuery    = 6 << 10
 	maxResource = 2048

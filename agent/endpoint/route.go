@@ -16,9 +16,9 @@ const (
 
 // route finds what answers at path; nil for a 404. It looks at the bytes as they
 // came, tolerates a trailing slash and doubled ones, and never redirects
-// (wire.md, rule 11). What is not listed does not exist, with the Metadata
+// (firmware-notes/wire.md, R11). What is not listed does not exist, with the Metadata
 // header or without: getplatformmetadata and issuecredential must be 404, or
-// two SDKs believe in the certificate-bound protocol (section 10).
+// two SDKs believe in the certificate-bound protocol.
 func (x *exchange) route(path string) (h handle, leaf string) {
 	path = tidy(path)
 	if x.flavour == AppService {

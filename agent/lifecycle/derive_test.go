@@ -63,7 +63,7 @@ var instants = []time.Time{
 	ends.Add(-1), ends, ends.Add(time.Second), time.Date(2106, 2, 7, 6, 28, 15, 0, time.UTC),
 }
 
-// expected is the table of lifecycle.md, "States, first match wins", word by word.
+// expected is the table of firmware-notes/lifecycle.md, word by word.
 func expected(f lifecycle.Facts, now time.Time) lifecycle.State {
 	offline := f.OfflineAfter
 	if offline <= 0 {

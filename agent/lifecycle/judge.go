@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Clock limits (lifecycle.md, Clock trust).
+// Clock limits (firmware-notes/time.md).
 const (
 	// ClockTolerance is by how much two clocks may differ and still agree.
 	ClockTolerance = 5 * time.Minute
@@ -76,7 +76,7 @@ func (s ClockState) credible() bool {
 //  1. before the floor: not trusted;
 //  2. within 5 min of the authority's Date, carried on by the boot-time clock: trusted;
 //  3. 24 h or more off it: not trusted, even if synchronised, because time
-//     servers are not authenticated (security.md, T23);
+//     servers are not authenticated (firmware-notes/attack-surface.md, T23);
 //  4. the kernel is synchronised: trusted;
 //  5. in step with the boot-time clock since 2 or 4: trusted. A link that is
 //     down takes its time server with it, and the kernel forgets within hours;

@@ -21,7 +21,7 @@ const (
 // any other, minus a jitter over a tenth of what then remains. The jitter
 // depends on seed alone, which is device and identity, so that it can be
 // computed again and again without creeping to its early edge
-// (style.md 5.7), and a fleet onboarded in one hour does not renew in one.
+// (firmware-notes/lifecycle.md), and a fleet onboarded in one hour does not renew in one.
 //
 // The result lies between NotBefore and NotAfter. A certificate that ends
 // before it begins is due at NotBefore.
@@ -45,7 +45,7 @@ func stable(seed string, window time.Duration) time.Duration {
 	return time.Duration(high) //nolint:gosec // below window, which is a Duration
 }
 
-// Retry limits (lifecycle.md, Renewal).
+// Retry limits (firmware-notes/lifecycle.md).
 const (
 	RetryFloor   = 30 * time.Second // no two attempts are closer
 	retryCap     = 6 * time.Hour
@@ -72,7 +72,7 @@ func Backoff(attempt int, left time.Duration, r float64) time.Duration {
 	return RetryFloor + fraction(ceiling-RetryFloor, r)
 }
 
-// Spread limits (lifecycle.md, Connectivity).
+// Spread limits (firmware-notes/lifecycle.md).
 const (
 	shortOutage = time.Hour
 	spreadShort = 10 * time.Second

@@ -57,7 +57,7 @@ func TestACertificateThatNeverLivesIsDueAtOnce(t *testing.T) {
 	}
 }
 
-// style.md 5.7: a spread drawn anew at each look collapses to its early edge.
+// A spread drawn anew at each look collapses to its early edge.
 // Ours is stable, and even over its whole window.
 func TestJitterIsEvenOverItsWindow(t *testing.T) {
 	const agents, buckets = 20_000, 10

@@ -16,14 +16,14 @@ import (
 	"postern/store"
 )
 
-// How long a caller waits (security.md, section 4; wire.md, section 7).
+// How long a caller waits (firmware-notes/limits.md).
 const (
 	callerWait = 20 * time.Second // for a fetch, whatever it is doing
 	// quickWait is for how long a caller waits for an authority that shows no
 	// sign of life, and for a fresher token when the cached one still lives.
 	quickWait = 2 * time.Second
 	// freshLeft is what a token handed out should have left if a fresher one
-	// can be had: clients treat less as stale (wire.md, section 7).
+	// can be had: clients treat less as stale (firmware-notes/wire.md).
 	freshLeft = 5 * time.Minute
 	// freshAge keeps tokens whose whole life is short from being fetched anew
 	// for every request.

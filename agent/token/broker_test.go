@@ -174,7 +174,7 @@ func TestTokenServedWhileOfflineUntilItExpires(t *testing.T) {
 	})
 }
 
-// No caller sees an error while its token lives (security.md, UP9), and a
+// No caller sees an error while its token lives (firmware-notes/faults.md, UP9), and a
 // failed fetch takes nothing out of the cache (rolesanywhere PR#200).
 func TestEveryUpstreamErrorLeavesTheLiveToken(t *testing.T) {
 	for _, err := range []error{

@@ -7,7 +7,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// security.md, CK1: boot in 1970 or 2106, without a network.
+// firmware-notes/faults.md, CK1: boot in 1970 or 2106, without a network.
 func TestCK1UntrustedClockServesWhatBootTimeProves(t *testing.T) {
 	for name, year := range map[string]time.Duration{"1970": -30 * 365 * 24 * time.Hour, "2106": 106 * 365 * 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestCK1UntrustedClockServesWhatBootTimeProves(t *testing.T) {
 	}
 }
 
-// security.md, CK2: a step of a day either way, trusted or not.
+// firmware-notes/faults.md, CK2: a step of a day either way, trusted or not.
 func TestCK2ClockStepsNeitherShortenNorLengthenALife(t *testing.T) {
 	for name, step := range map[string]time.Duration{"back": -24 * time.Hour, "ahead": 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestTrustedStepAheadShortensALife(t *testing.T) {
 	})
 }
 
-// security.md, CK3: twelve hours asleep, in which monotonic clocks stand still.
+// firmware-notes/faults.md, CK3: twelve hours asleep, in which monotonic clocks stand still.
 func TestCK3SuspendCountsAsLife(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)

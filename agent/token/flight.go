@@ -20,7 +20,7 @@ import (
 const callTime = 20 * time.Second
 
 // flight is one fetch that any number of callers wait for. It belongs to
-// nobody: a caller that hangs up leaves it flying (security.md, EP6).
+// nobody: a caller that hangs up leaves it flying (firmware-notes/faults.md, EP6).
 type flight struct {
 	key        key
 	owner      platform.Peer
@@ -38,7 +38,7 @@ type flight struct {
 }
 
 // await waits for f, at most wait, and no longer than quickWait for an
-// authority that shows no sign of life (security.md, UP2).
+// authority that shows no sign of life (firmware-notes/faults.md, UP2).
 func (b *Broker) await(ctx context.Context, f *flight, wait time.Duration) (*minted, error) {
 	select {
 	case <-f.done:

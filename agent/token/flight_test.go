@@ -14,7 +14,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// security.md, EP5.
+// firmware-notes/faults.md, EP5.
 func TestEP5ThousandCallersMakeOneCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -35,7 +35,7 @@ func TestEP5ThousandCallersMakeOneCall(t *testing.T) {
 	})
 }
 
-// security.md, EP6.
+// firmware-notes/faults.md, EP6.
 func TestEP6HangUpOfTheFirstCallerHarmsNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -67,7 +67,7 @@ func TestEP6HangUpOfTheFirstCallerHarmsNobody(t *testing.T) {
 	})
 }
 
-// security.md, UP2: an authority that swallows everything.
+// firmware-notes/faults.md, UP2: an authority that swallows everything.
 func TestUP2SilentAuthorityIsGivenUpAfterTwoSeconds(t *testing.T) {
 	for _, state := range []lifecycle.State{lifecycle.Connected, lifecycle.Offline} {
 		t.Run(state.String(), func(t *testing.T) {

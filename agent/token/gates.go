@@ -8,7 +8,7 @@ import (
 	"postern/platform"
 )
 
-// Rate gates (security.md, section 4).
+// Rate gates (firmware-notes/limits.md).
 const (
 	peerRate       = rate.Limit(1) // first fetches a second, for one peer
 	peerBurst      = 16
@@ -67,7 +67,7 @@ func (p *peerGates) add(peer platform.Peer) *rate.Limiter {
 }
 
 // take takes one from the gate, or says how long until there is one, as 1 to
-// 10 s: clients give up on more (wire.md, section 8).
+// 10 s: clients give up on more (firmware-notes/wire.md).
 func take(gate *rate.Limiter) (wait time.Duration) {
 	r := gate.Reserve()
 	wait = r.Delay()

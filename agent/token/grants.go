@@ -38,7 +38,7 @@ type scope struct {
 }
 
 const (
-	maxGrants        = 1000 // security.md, section 4
+	maxGrants        = 1000 // firmware-notes/limits.md
 	maxResources     = 256  // of one grant
 	systemIdentity   = "system"
 	noGrantsReason   = "no grants configured"

@@ -11,7 +11,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// Keep-warm (lifecycle.md, Connectivity).
+// Keep-warm (firmware-notes/lifecycle.md).
 const (
 	warmLife = 7 * lifecycle.Day // a resource nobody asked for in so long goes cold
 	warmMost = 32                // the most recently used

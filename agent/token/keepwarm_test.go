@@ -132,7 +132,7 @@ func TestNobodyIsContactedInStatesThatForbidIt(t *testing.T) {
 	}
 }
 
-// security.md, UP9. Eight resources, one of them asked for all the time.
+// UP9 of firmware-notes/faults.md. Eight resources, one of them asked for all the time.
 func TestUP9OutageAndReturn(t *testing.T) {
 	for name, c := range map[string]struct{ outage, within time.Duration }{
 		"1 h":     {59 * time.Minute, 10 * time.Second},

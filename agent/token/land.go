@@ -12,7 +12,7 @@ import (
 )
 
 // leastKept is the life below which a token is handed to those who wait for it
-// and kept nowhere (security.md, section 4).
+// and kept nowhere (firmware-notes/limits.md).
 const leastKept = freshAge
 
 // join returns the flight for a's key, a new one if the gates let it start.
@@ -63,7 +63,7 @@ func (b *Broker) startLocked(f *flight) *flight {
 
 // roomLocked makes sure that one more key fits, for this peer and in all. What
 // is over, or unused for a day, gives way; a live token in use never does
-// (security.md, T10). Fetches under way count, so that a success always fits.
+// (firmware-notes/attack-surface.md, T10). Fetches under way count, so that a success always fits.
 func (b *Broker) roomLocked(peer platform.Peer, now lifecycle.Instant) *LimitError {
 	all, own := len(b.slots), 0
 	for _, s := range b.slots {

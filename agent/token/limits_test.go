@@ -13,7 +13,7 @@ import (
 	"postern/platform"
 )
 
-// The numbers of security.md, section 4.
+// The numbers of firmware-notes/limits.md.
 func TestLimitsAreThoseThatWerePublished(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
@@ -222,7 +222,7 @@ func TestUpstreamCallsOfTheDeviceAreGated(t *testing.T) {
 	})
 }
 
-// security.md, EP10: 10,000 resources by one member.
+// firmware-notes/faults.md, EP10: 10,000 resources by one member.
 func TestEP10FloodOfResourcesIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -90,7 +90,7 @@ func (m *minted) left(now lifecycle.Instant) time.Duration {
 
 // over reports whether the token is certainly of no more use. Under an
 // untrusted clock a token of an earlier boot is not: the clock may yet be put
-// right, and until then nothing is thrown away (lifecycle.md, Clock trust).
+// right, and until then nothing is thrown away (firmware-notes/time.md).
 func (m *minted) over(now lifecycle.Instant) bool {
 	left, proven := lifecycle.Remaining(m.issued, m.expires, m.issuedBoot, m.bootID, now, m.trusted)
 	if proven {

@@ -45,7 +45,7 @@ type Limits struct {
 }
 
 const (
-	defaultEntries = 128 // security.md, section 4
+	defaultEntries = 128 // firmware-notes/limits.md
 	defaultPerPeer = 32
 )
 

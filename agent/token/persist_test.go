@@ -249,7 +249,7 @@ func TestLastUseRidesOnTheCommitsOfOtherTokens(t *testing.T) {
 	})
 }
 
-// security.md, ST9: no space. Tokens live in memory, and are written when they
+// firmware-notes/faults.md, ST9: no space. Tokens live in memory, and are written when they
 // can be.
 func TestST9FullDiskServesFromMemoryAndWritesLater(t *testing.T) {
 	bubble(t, func(t *testing.T) {

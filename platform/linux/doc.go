@@ -3,7 +3,7 @@
 // told.
 //
 // Every decision about a file is made on a descriptor and acted on with that
-// same descriptor, never on a path again (security.md section 5). Accounts and
+// same descriptor, never on a path again (firmware-notes/storage.md). Accounts and
 // groups come from /etc/passwd and /etc/group alone: there is no cgo and no
 // name service that could block or lie. What a kernel lacks (openat2,
 // O_TMPFILE, netlink, Landlock) is noticed when it is used and replaced by the

@@ -18,7 +18,7 @@ import (
 // Prepare makes the state, runtime and token directories that are missing and
 // gives them to account, "user", "user:group" or numbers. It is for root at
 // the start of `run --user`, where no init system makes directories; what
-// exists keeps its owner (conventions.md section 5, rule 6).
+// exists keeps its owner (firmware-notes/storage.md).
 func (h *Host) Prepare(account string) error {
 	uid, gid, err := h.resolve(account)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Harden is steps 1 to 3 of security.md section 7: umask, no core file, not
+// Harden is steps 1 to 3 of firmware-notes/attack-surface.md: umask, no core file, not
 // dumpable (which also stops ptrace and /proc/PID/mem by our own uid), no new
 // privileges on every thread. Call it after a change of account, which may
 // make the process dumpable again, and before a secret is read.

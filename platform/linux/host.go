@@ -15,7 +15,7 @@ import (
 	"postern/platform"
 )
 
-// Where things are unless Options say otherwise (conventions.md section 2).
+// Where things are unless Options say otherwise (firmware-notes/storage.md).
 const (
 	DefaultStateDir      = "/var/lib/postern"
 	DefaultRuntimeDir    = "/run/postern"
@@ -139,7 +139,7 @@ func (h *Host) Administrator(p platform.Peer) bool {
 
 func uid() uint32 { return uint32(os.Geteuid()) }
 
-// Peer says which account holds the other end of c (security.md section 6).
+// Peer says which account holds the other end of c (firmware-notes/attack-surface.md).
 // Ask once, at accept: the answer needs the other end to be open.
 func (h *Host) Peer(c net.Conn) platform.Peer {
 	for {

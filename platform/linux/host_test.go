@@ -36,7 +36,7 @@ func testHost(t testing.TB) *Host {
 }
 
 // olderKernels are hosts that must behave alike: what a feature's absence
-// leaves is not second class (security.md section 5, OS10).
+// leaves is not second class (firmware-notes/faults.md, OS10).
 func olderKernels(t *testing.T, run func(t *testing.T, open func(t *testing.T) platform.Host)) {
 	for name, without := range map[string]func(*missing){
 		"all":          func(*missing) {},

@@ -50,7 +50,7 @@ func handledByABI(abi int) (files, net uint64) {
 	return files, net
 }
 
-// Confine is step 5 of security.md section 7: Landlock, as far as this kernel
+// Confine is step 5 of firmware-notes/attack-surface.md: Landlock, as far as this kernel
 // has it. From then on only the directories of Dirs can be written, only what
 // the agent reads anyway can be read, nothing but its own binary can be
 // executed, and no further TCP address can be bound; open descriptors stay.

@@ -56,7 +56,7 @@ func (h *Host) Listen(ctx context.Context, l platform.Listener) (net.Listener, e
 }
 
 // listenTCP opens the socket: no MPTCP, because a sandbox's rule for TCP ports
-// does not see it (security.md section 6), and bound to lo before it has an
+// does not see it (firmware-notes/attack-surface.md), and bound to lo before it has an
 // address.
 func (h *Host) listenTCP(ctx context.Context, l platform.Listener, want netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1}

@@ -38,7 +38,7 @@ func (h *Host) listenUnix(ctx context.Context, l platform.Listener) (net.Listene
 	if err != nil {
 		return nil, err
 	}
-	mode := uint32(0o666) // who may do what is decided by peer (conventions.md 12.4)
+	mode := uint32(0o666) // who may do what is decided by peer (firmware-notes/attack-surface.md)
 	if l.Access == platform.Private {
 		mode = 0o600
 	}

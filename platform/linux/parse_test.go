@@ -86,7 +86,7 @@ func TestKernelAnswerThatIsNotOursIsRefused(t *testing.T) {
 	}
 }
 
-// TestClosedPeerIsUnknownAndNotRoot is the rule table of security.md section 6.
+// TestClosedPeerIsUnknownAndNotRoot is the rule table of firmware-notes/attack-surface.md.
 func TestClosedPeerIsUnknownAndNotRoot(t *testing.T) {
 	h := &Host{overflow: 65534}
 	good := socket{local: theirs, remote: ours, state: tcpEstablished, uid: 1001, inode: 77}

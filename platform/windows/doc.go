@@ -5,7 +5,7 @@
 // What can be decided without Windows (security descriptors as text, the rows
 // of the TCP table, the firmware table) is decided in files without a build
 // constraint, and tested everywhere. The rest compiles and is vetted for amd64
-// and arm64; none of it has been proven on a Windows machine yet (platforms.md
-// section 9), and wine accepts access lists that it does not store, so a pass
-// there proves nothing about them.
+// and arm64; none of it has been proven on a Windows machine yet (and wine
+// accepts access lists that it does not store, so a pass there proves nothing
+// about them).
 package windows

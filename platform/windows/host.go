@@ -38,8 +38,8 @@ type Host struct {
 
 var _ platform.Host = (*Host)(nil)
 
-// Defaults are the directories unless Options say otherwise (conventions.md
-// section 10.1).
+// Defaults are the directories unless Options say otherwise
+// (firmware-notes/storage.md).
 func Defaults() platform.Dirs {
 	data, err := windows.KnownFolderPath(windows.FOLDERID_ProgramData, 0)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // real says that this is Windows and not wine, which accepts access lists and
-// stores others (platforms.md section 9): there a pass would prove nothing.
+// stores others: there a pass would prove nothing.
 var real = flag.Bool("real", false, "run what only a real Windows can prove")
 
 func TestHostKeepsTheContract(t *testing.T) {

@@ -23,7 +23,7 @@ const (
 )
 
 // Peer says which account holds the other end of c: by the TCP table, or for a
-// pipe by the client's token (security.md section 6).
+// pipe by the client's token (firmware-notes/attack-surface.md).
 func (h *Host) Peer(c net.Conn) platform.Peer {
 	for {
 		inner, ok := c.(interface{ NetConn() net.Conn })

@@ -18,7 +18,7 @@ import (
 // Serve lets the service manager run the agent: run gets a context that ends
 // when the manager says stop, and its error becomes a service-specific exit
 // code, 1. Call it for `run --service` only; svc.IsWindowsService is not relied
-// on (platforms.md section 9). Notify("READY=1") makes the service Running.
+// on. Notify("READY=1") makes the service Running.
 func (h *Host) Serve(ctx context.Context, run func(context.Context) error) error {
 	s := &service{host: h, ctx: ctx, run: run}
 	if err := svc.Run(Service, s); err != nil {
@@ -96,7 +96,7 @@ func recovery() []mgr.RecoveryAction {
 	}
 }
 
-// serviceConfig is the service as conventions.md section 10.1 wants it.
+// serviceConfig is the service as it is installed: its own account, started at boot.
 func serviceConfig() mgr.Config {
 	return mgr.Config{
 		StartType:        mgr.StartAutomatic,

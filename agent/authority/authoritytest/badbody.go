@@ -59,8 +59,8 @@ func tokenWith(name, value string) string {
 
 func quotedJWT(claims string) string { return strconv.Quote(JWT(claims)) }
 
-// answers are security.md, UP4 to UP8, with the refusals of authorities.md,
-// section 2. The driver under test names the resource by "resource".
+// answers are UP4 to UP8 of firmware-notes/faults.md, with the refusals of
+// firmware-notes/authorities.md. The driver under test names the resource by "resource".
 func answers() []answer {
 	const (
 		transient = lifecycle.ClassTransient

@@ -37,7 +37,7 @@ type Trial struct {
 // an assertion, a one-time token.
 type Call func(ctx context.Context, trial Trial) error
 
-// badServer is one row of security.md, UP3.
+// badServer is one row of UP3 (firmware-notes/faults.md).
 type badServer struct {
 	name  string
 	words string // that the error must contain
@@ -110,7 +110,7 @@ func selfSigned(tb testing.TB, p *PKI) tls.Certificate {
 	return TLSCertificate(key, []*x509.Certificate{p.sign(template, template, &key.PublicKey, key)})
 }
 
-// BadServers runs a driver's call against each bad server (security.md, UP3):
+// BadServers runs a driver's call against each bad server (firmware-notes/faults.md, UP3):
 // the error must be Transient and name the check, and nothing that the driver
 // wants to prove itself with may have left. Against the good server, which is
 // the same without the fault, the call must reach good with its credential:

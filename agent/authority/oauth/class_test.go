@@ -47,7 +47,7 @@ func entra(code, number, text string) string {
 
 func after(value string) http.Header { return http.Header{"Retry-After": {value}} }
 
-// The table of authorities.md, section 2, row by row; then its numbers.
+// The table of firmware-notes/authorities.md, row by row; then its numbers.
 func refusals() []refused {
 	audience := func(c *oauth.Config) { c.ResourceParam = oauth.AudienceParam }
 	return []refused{

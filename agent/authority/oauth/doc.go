@@ -1,7 +1,7 @@
 // Package oauth is the driver that trades a credential for a token: the OAuth
 // 2.0 client credentials grant (RFC 6749 section 4.4) with private_key_jwt (RFC
 // 7523) or tls_client_auth (RFC 8705), against any server. Entra ID is a preset
-// of it (authorities.md, section 2).
+// of it (firmware-notes/authorities.md).
 //
 // It believes nothing that it did not check: the server by TLS, the answer by
 // its form, the token by its audience. It keeps no token and retries nothing

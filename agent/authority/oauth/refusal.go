@@ -37,7 +37,7 @@ const (
 	newMargin = 5 * time.Minute
 )
 
-// classify is the table of authorities.md, section 2; the first row that fits
+// classify is the table of firmware-notes/authorities.md; the first row that fits
 // decides. The rows about connections are in package authority and afterAlert.
 func (i *Issuer) classify(resp *authority.Response, r *refusal, with *credential.Credential, dated time.Time) error {
 	e := &lifecycle.Error{Op: opToken, Code: r.code(), Reason: r.reason(), Err: r}

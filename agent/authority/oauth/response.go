@@ -17,7 +17,7 @@ import (
 	"postern/store"
 )
 
-// Limits of a token answer (security.md, section 4).
+// Limits of a token answer (firmware-notes/limits.md).
 const (
 	maxToken = 32 << 10
 	maxLife  = 25 * time.Hour

@@ -63,12 +63,12 @@ const unsupportedAlgorithm = 5002730
 
 // algorithm says that the refusal is about the algorithm of the assertion.
 // There is no silent second try with another one: which is right is the
-// operator's to know (security.md, UP12).
+// operator's to know (firmware-notes/faults.md, UP12).
 func (r *refusal) algorithm() bool {
 	return r.number() == unsupportedAlgorithm || strings.Contains(strings.ToLower(r.said.Description), "signing algorithm")
 }
 
-// explain words the numbers that deserve it (authorities.md, section 2).
+// explain words the numbers that deserve it (firmware-notes/authorities.md).
 func explain(number int64, said string) string {
 	switch number {
 	case 700027:

@@ -184,7 +184,7 @@ func headerThumbprints(h jws.Header) []string {
 }
 
 // anyBase64 decodes any of the four ways in which clients write a thumbprint:
-// either alphabet, padded or not (authorities.md 2: msal-go pads). nil if s is none.
+// either alphabet, padded or not (firmware-notes/authorities.md: msal-go pads). nil if s is none.
 func anyBase64(s string) []byte {
 	s = strings.TrimRight(s, "=")
 	s = strings.NewReplacer("+", "-", "/", "_").Replace(s)

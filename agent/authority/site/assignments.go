@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// assignmentList is the answer to "which identities are mine" (authorities.md 5.5).
+// assignmentList is the answer to "which identities are mine" (firmware-notes/authorities.md).
 type assignmentList struct {
 	Generation uint64           `json:"generation"`
 	TenantID   string           `json:"tenant_id"`

@@ -64,7 +64,7 @@ const (
 	signingNotice = 7 * 24 * time.Hour // a key is published so long before it signs
 )
 
-// Limits (security.md 4, authorities.md 5.7).
+// Limits (firmware-notes/limits.md).
 const (
 	maxBody          = 64 << 10
 	maxCSR           = 16 << 10

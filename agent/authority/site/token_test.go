@@ -101,7 +101,7 @@ func TestTokenTypeCanBeRFC9068(t *testing.T) {
 	}
 }
 
-// Every way in which a client names its key (authorities.md 5.2), with every
+// Every way in which a client names its key (firmware-notes/authorities.md), with every
 // algorithm, with assertions that go-jose signed.
 func TestAssertionsOfEveryKindAreTaken(t *testing.T) {
 	t.Parallel()

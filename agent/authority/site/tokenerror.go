@@ -10,7 +10,7 @@ import (
 )
 
 // oauthError is a refusal of the token endpoint in Entra ID's envelope
-// (authorities.md 2 and 5.2). number is the AADSTS number, 0 for none.
+// (firmware-notes/authorities.md). number is the AADSTS number, 0 for none.
 type oauthError struct {
 	status int
 	code   string // "error" of RFC 6749 section 5.2

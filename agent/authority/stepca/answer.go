@@ -13,7 +13,7 @@ import (
 	"postern/agent/authority"
 )
 
-// Limits of a certificate answer (security.md, section 4). Its size is bounded
+// Limits of a certificate answer (firmware-notes/limits.md). Its size is bounded
 // by authority.BodyLimit.
 const (
 	maxChain   = 10

@@ -18,7 +18,7 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// The table of authorities.md, section 4, row by row.
+// The table of firmware-notes/authorities.md, row by row.
 func TestErrorClasses(t *testing.T) {
 	const text = `{"status":0,"message":"said so"}`
 	for _, c := range []struct {

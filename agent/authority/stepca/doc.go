@@ -1,7 +1,6 @@
 // Package stepca is the driver for certificate authorities that speak
 // step-ca's API, which are step-ca itself and the site authority: sign, renew,
-// rekey, revoke, and the site authority's list of identities (authorities.md,
-// sections 4 and 5.5).
+// rekey, revoke, and the site authority's list of identities (firmware-notes/authorities.md).
 //
 // It holds no state and decides nothing about an identity: it makes the calls,
 // bounds and parses the answers, and reduces every refusal to a class, once.

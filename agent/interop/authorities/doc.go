@@ -1,5 +1,5 @@
 // Package authorities runs the drivers stepca and oauth against the real
-// servers of authorities.md, section 7: smallstep's step-ca, panva's
+// servers of firmware-notes/authorities.md: smallstep's step-ca, panva's
 // oidc-provider and ory's fosite. It is a module of its own, so that their
 // weight stays out of the product's go.mod.
 //
