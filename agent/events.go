@@ -25,7 +25,7 @@ func (g *graph) identityEvent(e credential.Event) {
 
 // tokenEvent keeps who took or was refused which token.
 func (g *graph) tokenEvent(e token.Event) {
-	g.recent.add(call{at: g.clock.Now().Wall, caller: e.Request.Caller, resource: e.Request.Resource})
+	g.recent.add(call{at: e.Time, caller: e.Request.Caller, resource: e.Request.Resource})
 	g.audit.Record(audit.Event{
 		Name: audit.Name(e.Name), Reason: e.Reason, Flavour: e.Request.Flavour, Identity: e.Identity.ClientID,
 		Resource: e.Request.Resource, Peer: e.Request.Caller.Peer, Listener: e.Request.Caller.Listener,

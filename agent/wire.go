@@ -112,7 +112,7 @@ func (g *graph) newClock(p plan) *lifecycle.Clock {
 func (g *graph) wireIdentities(p plan) (err error) {
 	g.device, err = credential.Open(credential.Options{
 		File: g.file, Clock: g.clock, Contact: g.contact, Dial: g.upstream.Authority,
-		Fingerprint: p.host.Fingerprint, OfflineAfter: p.cfg.OfflineAfter,
+		Probe: g.probe, Fingerprint: p.host.Fingerprint, OfflineAfter: p.cfg.OfflineAfter,
 		Algorithm: p.cfg.Key.Algorithm, Protection: p.cfg.Key.Protection,
 		Log: p.log, Event: g.identityEvent, Static: staticIdentities(p.cfg),
 	})
@@ -130,6 +130,12 @@ func (g *graph) wireIdentities(p plan) (err error) {
 		Log: p.log, Audit: g.tokenEvent,
 	})
 	return nil
+}
+
+// probe asks the token issuer whether it still knows a credential: the way back
+// from Rejected.
+func (g *graph) probe(ctx context.Context, with *credential.Credential) error {
+	return g.broker.Probe(ctx, with)
 }
 
 // secureState makes or verifies the state directory, and refuses a file system

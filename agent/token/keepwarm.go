@@ -223,7 +223,7 @@ func (b *Broker) tend(now lifecycle.Instant) {
 		was := s.minted
 		s.minted = was.rebased(now)
 		switch {
-		case was.trusted != s.minted.trusted:
+		case was != s.minted: // once a boot: a restart in it must not forget
 			b.unsaved.put(k)
 		case s.unused(now) >= warmLife && s.minted.over(now) && b.flights[k] == nil:
 			b.dropLocked(k)

@@ -78,6 +78,9 @@ func (b *Broker) load() {
 		// A power cut restarts a whole site at once.
 		s.spread = now.Boot + lifecycle.Spread(lifecycle.Day, rand.Float64())
 		b.slots[k] = s
+		if s.minted != m {
+			b.unsaved.put(k)
+		}
 	}
 }
 
