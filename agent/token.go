@@ -18,6 +18,9 @@ func (c *cli) tokenVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "token --resource RESOURCE", Short: "Print a token", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if req.Resource == "" {
+				return control.NewFault(control.ExitUsage, "usage", "postern token --resource https://vault.azure.net", "token: --resource is missing")
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -40,6 +43,5 @@ func (c *cli) tokenVerb() *cobra.Command {
 	flags.StringVar(&req.ClientID, "client-id", "", "client `id` of a user-assigned identity")
 	flags.BoolVar(&req.Refresh, "refresh", false, "go past the cache, at most once a minute: shows changed roles at once")
 	flags.DurationVar(&timeout, "timeout", timeout, "how long to wait")
-	_ = cmd.MarkFlagRequired("resource")
 	return cmd
 }
