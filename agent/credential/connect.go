@@ -101,7 +101,7 @@ func (d *Device) mayConnect(o Onboarding) error {
 	p := &Problem{ID: "already-connected", Op: "connect", Fix: fixDisconnect, Err: ErrConnected}
 	if known {
 		p.Err = fmt.Errorf("%w, as %s (%s)", ErrConnected, label(st.Identity), st.State)
-		if st.State == lifecycle.Expired || st.State == lifecycle.Rejected {
+		if st.Fix == fixReconnect { // Expired, Rejected, or a key that does not fit
 			p.Fix = fixReconnect
 		}
 	}
@@ -122,12 +122,10 @@ func (d *Device) admit(ctx context.Context, o Onboarding, dev store.DeviceRecord
 	}
 	key.Chain = rawChain(chain)
 	rec.Current = &key
-	if before != nil && before.Current != nil && d.alive(before.Current) {
+	if old := d.alive(before); old != nil {
 		// It is withdrawn in the background, and never used again: a credential
 		// that a person brought needs no token to prove itself.
-		old := *before.Current
-		old.Retired = false
-		rec.Previous, rec.Current.Proven = &old, d.clock.Now().Wall
+		rec.Previous, rec.Current.Proven = old, d.clock.Now().Wall
 	}
 	// Until the authority says otherwise: a cut before it was asked must not
 	// leave a device that never asks.
@@ -301,10 +299,19 @@ func (d *Device) learn(ctx context.Context, auth Authority, rec store.IdentityRe
 	o.step("identities: %d", len(list.Identities))
 }
 
-// alive reports whether the certificate in k has not ended yet.
-func (d *Device) alive(k *store.KeyRecord) bool {
-	chain, err := parseChain(k.Chain)
-	return err == nil && d.clock.VerifyTime().Before(chain[0].NotAfter)
+// alive returns the key in use if it can be used to withdraw its certificate,
+// which has not ended yet; else nil.
+func (d *Device) alive(rec *store.IdentityRecord) *store.KeyRecord {
+	if rec == nil || rec.Current == nil {
+		return nil
+	}
+	old := *rec.Current
+	c, err := credentialOf(identityOf(*rec), old)
+	if err != nil || !d.clock.VerifyTime().Before(c.Leaf().NotAfter) {
+		return nil
+	}
+	old.Retired = false
+	return &old
 }
 
 // pinned returns the one root that is believed.

@@ -92,6 +92,40 @@ func TestID6KeyAndCertificateThatDoNotMatchAreDamageThatNamesBoth(t *testing.T) 
 		if n := w.ca.total() - calls; n != 0 {
 			t.Errorf("a damaged identity contacted the authority %d times", n)
 		}
+		_, err := w.Connect(context.Background(), w.onboarding(systemIdentity()))
+		if p := problem(t, err, "already-connected"); p.Fix != fixReconnect {
+			t.Errorf("connect: fix %q", p.Fix)
+		}
+		_, err = w.Reconnect(context.Background(), w.onboarding(systemIdentity()))
+		must(t, err)
+		w.wait(time.Minute)
+		w.expect(systemID, lifecycle.Connected)
+		if records, _ := w.file.Identities(); records[0].Previous != nil {
+			t.Error("a key that fits nothing is kept")
+		}
+	})
+}
+
+// ID11: a key in a TPM that cannot be reached is named, nothing falls back to
+// another key, and everything is kept.
+func TestID11KeyThatCannotBeReachedIsDamageThatKeepsEverything(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.open()
+		w.connect()
+		must(t, w.change(systemID, func(rec *store.IdentityRecord) {
+			rec.Current.Protection, rec.Current.PKCS8, rec.Current.Handle = "tpm", nil, "0x81010001"
+		}))
+		w.reboot(time.Minute)
+		before, calls := bytesOf(t, w.dir), w.ca.total()
+		st := w.expect(systemID, lifecycle.Damaged)
+		if !strings.Contains(st.Reason, "tpm") || !strings.Contains(st.Reason, "0x81010001") || st.Credential != nil {
+			t.Errorf("got %+v", st)
+		}
+		w.wait(day)
+		sameBytes(t, before, bytesOf(t, w.dir))
+		if w.ca.total() != calls {
+			t.Error("the authority was contacted")
+		}
 	})
 }
 

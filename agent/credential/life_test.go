@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -251,6 +252,37 @@ func TestShortLivedCertificatesAreRenewedForever(t *testing.T) {
 		}
 		if n := w.ca.count("renew"); n < 20 || n > 30 {
 			t.Errorf("%d renewals in 12 h of 1 h certificates", n)
+		}
+	})
+}
+
+// A year with a link that is away more often than not: never without an
+// identity, never more renewals than certificates need.
+func TestYearOfOutagesKeepsTheIdentity(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on().calm()
+		w.connect()
+		chance := rand.New(rand.NewPCG(7, 11)) //nolint:gosec // a test's history, the same each time
+		for w.clock.Now().Wall.Before(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)) {
+			w.ca.set(func(a *authority) { a.fail = down })
+			w.wait(time.Duration(chance.IntN(30*24)) * time.Hour)
+			if st := w.standing(systemID); !st.State.MayIssue() {
+				t.Fatalf("%s: %s", st.State, st.Reason)
+			}
+			if chance.IntN(3) == 0 {
+				w.reboot(time.Duration(chance.IntN(72)) * time.Hour)
+				w.calm()
+			}
+			w.ca.set(func(a *authority) { a.fail = nil })
+			w.wait(time.Hour + time.Duration(chance.IntN(24))*time.Hour)
+			w.expect(systemID, lifecycle.Connected)
+			must(t, w.token(systemID))
+		}
+		if n := len(w.seen(EventRenewed)); n < 6 || n > 9 {
+			t.Errorf("%d renewals in a year", n)
+		}
+		if keys := len(w.ca.keys); keys != len(w.seen(EventRenewed))+1 {
+			t.Errorf("%d keys for %d renewals", keys, len(w.seen(EventRenewed)))
 		}
 	})
 }
