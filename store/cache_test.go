@@ -358,3 +358,26 @@ func TestCacheBehavesLikeAMap(t *testing.T) {
 		must(t, c.Close())
 	})
 }
+
+func TestStagedAuditIsBoundedWhileNothingCanBeWritten(t *testing.T) {
+	c := openCache(t, t.TempDir(), Options{})
+	for seq := uint64(1); seq <= 5*ringEntries; seq += 10 {
+		c.Stage(Change{Audit: entries(seq, 10)})
+	}
+	if n := len(c.staged.audit); n != ringEntries || c.Health().Dropped != 4*ringEntries {
+		t.Fatalf("%d entries are held, %d dropped", n, c.Health().Dropped)
+	}
+	if got := audit(t, c, 0); len(got) != ringEntries || got[len(got)-1] != 5*ringEntries {
+		t.Fatalf("%d entries up to %d", len(got), got[len(got)-1])
+	}
+}
+
+// A commit that was taken for lost, and was not, is written again.
+func TestAuditEntryWrittenTwiceCountsOnce(t *testing.T) {
+	c := openCache(t, t.TempDir(), Options{})
+	commit(t, c, Change{Audit: entries(1, 3)})
+	commit(t, c, Change{Audit: entries(2, 3)})
+	if got := audit(t, c, 0); len(got) != 4 || c.ring.count != 4 {
+		t.Fatalf("entries %v, counted %d", got, c.ring.count)
+	}
+}

@@ -47,9 +47,10 @@ func WriteVerdict(w io.Writer, err error) error {
 }
 
 // Child returns an Options.Verify that runs the command, `postern store verify
-// PATH`, and believes its verdict. A child that dies, hangs until the context
-// ends, or says nothing has met a file that must not be mapped: ErrDamaged. A
-// child that could not be started says nothing about the file.
+// PATH`, and believes its verdict. A child that crashes or says nothing has met
+// a file that must not be mapped: ErrDamaged. A child that could not be
+// started, was ended from outside (at shutdown every process of the unit gets
+// SIGTERM), or was not done when the context ended, says nothing about the file.
 func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx context.Context, path string) error {
 	return func(ctx context.Context, path string) error {
 		cmd := command(ctx, path)
@@ -70,18 +71,17 @@ func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx co
 		if word == verdictUnknown {
 			return fmt.Errorf("check of %s: %s", path, text)
 		}
-		return fmt.Errorf("%s: the check did not survive it (%w): %w", path, ended(ctx, err), ErrDamaged)
+		if ctx.Err() != nil {
+			return fmt.Errorf("check of %s: %w", path, ctx.Err())
+		}
+		if endedFromOutside(cmd.ProcessState) {
+			return fmt.Errorf("check of %s was ended from outside: %w", path, err)
+		}
+		if err == nil {
+			err = errors.New("no verdict")
+		}
+		return fmt.Errorf("%s: the check did not survive it (%w): %w", path, err, ErrDamaged)
 	}
-}
-
-func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
-		return errors.New("no verdict")
-	}
-	return err
 }
 
 func verdictError(word string) (error, bool) {

@@ -30,15 +30,36 @@ func TestChildsVerdictIsBelieved(t *testing.T) {
 	}
 }
 
-func TestChildThatDiesOrHangsOrSaysNothingMeansDamage(t *testing.T) {
-	for _, role := range []string{"crash", "hang", "silent"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+func TestChildThatCrashesOrSaysNothingMeansDamage(t *testing.T) {
+	for _, role := range []string{"crash", "silent"} {
 		verify := Child(func(ctx context.Context, path string) *exec.Cmd { return as(ctx, role, path) })
-		if err := verify(ctx, "x"); !errors.Is(err, ErrDamaged) {
+		if err := verify(t.Context(), "x"); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v, want ErrDamaged", role, err)
 		}
-		cancel()
 	}
+}
+
+func TestChildThatWasNotDoneOrWasEndedFromOutsideMeansNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	verify := Child(func(ctx context.Context, path string) *exec.Cmd { return as(ctx, "hang", path) })
+	err := verify(ctx, "x")
+	wantError(t, err, context.DeadlineExceeded)
+	if errors.Is(err, ErrDamaged) {
+		t.Errorf("%v is a verdict", err)
+	}
+	for _, signal := range []string{"TERM", "KILL", "INT"} {
+		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {
+			return exec.CommandContext(ctx, "/bin/sh", "-c", "kill -"+signal+" $$")
+		})
+		if err := verify(t.Context(), "x"); err == nil || errors.Is(err, ErrDamaged) {
+			t.Errorf("SIG%s: %v is a verdict", signal, err)
+		}
+	}
+	segv := Child(func(ctx context.Context, _ string) *exec.Cmd {
+		return exec.CommandContext(ctx, "/bin/sh", "-c", "kill -SEGV $$")
+	})
+	wantError(t, segv(t.Context(), "x"), ErrDamaged)
 }
 
 func TestChildThatCannotBeStartedSaysNothingAboutTheFile(t *testing.T) {

@@ -32,6 +32,7 @@ type DB struct {
 	doubt   atomic.Bool  // a View met something that is not authentic: open anew
 	file    *loaded      // nil while there is none to be had
 	last    root         // of the last acknowledged commit
+	slow    int          // checks in a row that took too long; guarded by write
 	suspect bool         // a commit did not succeed: what the file shows may not be on the disk
 	closed  bool
 	health  Health

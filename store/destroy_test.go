@@ -140,3 +140,34 @@ func TestCacheOfADestroyedKeyIsMadeAnew(t *testing.T) {
 		t.Fatalf("tokens %v, health %+v", c.Tokens(), h)
 	}
 }
+
+// Unlinking a file leaves its bytes to whoever has another name for it.
+func TestDestroyedKeyIsOverwrittenBeforeItIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	enrolled(t, dir)
+	other := filepath.Join(t.TempDir(), "link")
+	must(t, os.Link(filepath.Join(dir, keyName), other))
+	f := openIdentity(t, dir, Options{})
+	must(t, f.Destroy())
+	if left := strings.Trim(string(value(os.ReadFile(other))(t)), "\x00"); left != "" {
+		t.Fatalf("%d bytes of the key file are left", len(left))
+	}
+}
+
+// A Destroy that could not be finished must not take the next identity along.
+func TestNoIdentityIsMadeBesideAnUnfinishedDestroy(t *testing.T) {
+	dir := t.TempDir()
+	enrolled(t, dir)
+	must(t, os.WriteFile(filepath.Join(dir, markerName), value(marker{State: markerDestroying}.encode())(t), 0o600))
+	stuck := filepath.Join(dir, identityName+".bak")
+	must(t, errors.Join(os.Remove(stuck), os.MkdirAll(filepath.Join(stuck, "in the way"), 0o700)))
+	f := value(OpenIdentity(t.Context(), dir, Options{}))(t)
+	update := func(tx *IdentityTx) error { return tx.PutDevice(testDevice()) }
+	if f.Exists() || f.Update(update) == nil || f.Check(t.Context()) == nil {
+		t.Fatal("an identity was made beside an unfinished Destroy, or nobody says that it is unfinished")
+	}
+	must(t, os.RemoveAll(stuck))
+	must(t, errors.Join(f.Update(update), f.Close()))
+	f = openIdentity(t, dir, Options{})
+	sameIdentities(t, f)
+}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -33,10 +34,19 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
+// errSlow: the check of a file did not end in time. Nearly always the machine
+// is busy, so it is tried again, and only the third time is it the file's fault.
+var errSlow = errors.New("check took more than 10 s")
+
+const slowTries = 3
+
 // settledBy reports whether err is a verdict on a file, which stands until the
 // file changes. Any other error, such as bbolt's of a full disk, of which only
 // the text comes through, is worth another try.
 func settledBy(err error) bool {
+	if errors.Is(err, errSlow) || errors.Is(err, context.Canceled) || unwritable(err) {
+		return false
+	}
 	for _, e := range []error{ErrDamaged, ErrNewer, ErrUnsafe, ErrNotFound} {
 		if errors.Is(err, e) {
 			return true

@@ -23,17 +23,6 @@ import (
 // The rows of the fault catalogue (firmware-notes/faults.md) that need no other
 // machinery; ST9 to ST14 stand in the files of theirs.
 
-// stateDir makes a directory with an identity and a cache with one token.
-func stateDir(t testing.TB) string {
-	t.Helper()
-	dir := scratch(t)
-	enrolled(t, dir)
-	c := value(OpenCache(t.Context(), dir, Options{}))(t)
-	commit(t, c, Change{PutTokens: []TokenRecord{token("a", "r", 1)}, Audit: entries(1, 3)})
-	must(t, c.Close())
-	return dir
-}
-
 func wantWhole(t testing.TB, dir string, o Options) {
 	t.Helper()
 	f := value(OpenIdentity(t.Context(), dir, o))(t)
@@ -445,21 +434,51 @@ func TestNewFileThatFailsItsCheckIsNotUsed(t *testing.T) {
 	sameIdentities(t, f)
 }
 
-func TestCheckThatHangsIsDamage(t *testing.T) {
+// A busy machine is no damage; what hangs three times in a row is.
+func TestCheckThatHangsIsTriedAgainBeforeItIsDamage(t *testing.T) {
 	dir := stateDir(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	o := Options{Verify: func(ctx context.Context, path string) error {
-		if filepath.Base(path) == cacheName {
-			return context.DeadlineExceeded // what a child gives that is killed after 10 s
+	hangs := 0
+	o := Options{Verify: func(_ context.Context, path string) error {
+		if base := filepath.Base(path); base == cacheName || base == identityName {
+			hangs++
+			return fmt.Errorf("child: %w", context.DeadlineExceeded) // what Child gives after 10 s
 		}
 		return nil
 	}}
-	c := value(OpenCache(ctx, dir, o))(t)
-	if h := c.Health(); !strings.Contains(h.Recovered, "10s") {
+	before := contents(t, dir)
+	f, c := openIdentity(t, dir, o), openCache(t, dir, o)
+	if f.Damaged() == nil || c.Health().Mode != ModeMemory || hangs != 2 {
+		t.Fatalf("identity %v, cache %+v, %d hangs", f.Damaged(), c.Health(), hangs)
+	}
+	if f.Check(t.Context()) == nil || c.Check(t.Context()) == nil || !reflect.DeepEqual(contents(t, dir), before) {
+		t.Fatal("the second hang was already damage")
+	}
+	must(t, errors.Join(f.Check(t.Context()), c.Check(t.Context())))
+	sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 1))
+	if h := c.Health(); h.Mode != ModeDisk || !strings.Contains(h.Recovered, "10 s 3 times") {
 		t.Fatalf("health %+v", h)
 	}
-	must(t, c.Close())
+	if !strings.Contains(f.Health().Recovered, "backup copy") {
+		t.Fatalf("health %+v", f.Health())
+	}
+}
+
+// The agent is told to stop while it starts: that is no verdict either.
+func TestCheckThatIsCancelledChangesNothing(t *testing.T) {
+	dir := stateDir(t)
+	before := contents(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	o := Options{Verify: func(ctx context.Context, path string) error {
+		cancel()
+		return childVerify(ctx, path)
+	}}
+	f := value(OpenIdentity(ctx, dir, o))(t)
+	c := value(OpenCache(ctx, dir, o))(t)
+	wantError(t, f.Damaged(), context.Canceled)
+	must(t, errors.Join(c.Close(), f.Close()))
+	if !reflect.DeepEqual(contents(t, dir), before) {
+		t.Fatal("files were changed")
+	}
 }
 
 func foreignDatabase(t testing.TB) string {

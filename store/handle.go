@@ -70,7 +70,7 @@ func verifyFirst(ctx context.Context, path string, o Options) error {
 	defer cancel()
 	err := o.Verify(limited, path)
 	if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("%s: check took more than %s: %w", path, verifyTimeout, ErrDamaged)
+		return fmt.Errorf("%s: %w", path, errSlow)
 	}
 	if errors.Is(err, ErrLocked) {
 		return locked(path, o)

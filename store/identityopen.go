@@ -222,13 +222,16 @@ func (f *IdentityFile) again(ctx context.Context) error {
 	f.db.write.Lock()
 	f.db.uninstall(false)
 	f.db.write.Unlock()
+	before := f.db.Health().RecoveredAt
 	if err := f.open(ctx); err != nil {
 		return err
 	}
 	if err := f.Damaged(); err != nil {
 		return err
 	}
-	f.db.recovered(errors.New("it could not be read"), "can be read again")
+	if f.db.Health().RecoveredAt.Equal(before) {
+		f.db.recovered(errors.New("it could not be read"), "can be read again")
+	}
 	return nil
 }
 

@@ -147,6 +147,17 @@ func enrolled(t testing.TB, dir string) {
 	must(t, f.Close())
 }
 
+// stateDir makes a directory with an identity and a cache with one token.
+func stateDir(t testing.TB) string {
+	t.Helper()
+	dir := scratch(t)
+	enrolled(t, dir)
+	c := value(OpenCache(t.Context(), dir, Options{}))(t)
+	commit(t, c, Change{PutTokens: []TokenRecord{token("a", "r", 1)}, Audit: entries(1, 3)})
+	must(t, c.Close())
+	return dir
+}
+
 func testDevice() DeviceRecord {
 	return DeviceRecord{AuthorityURL: "https://ca.example", RootSHA256: strings.Repeat("ab", 32),
 		Fingerprint: []string{"board=1", "mac=2"}, Floor: time.Unix(1_700_000_000, 0).UTC(), ConnectedAt: time.Unix(1_700_000_100, 0).UTC()}

@@ -38,6 +38,8 @@ func unwritable(err error) bool {
 
 func readOnlyFS(err error) bool { return errors.Is(err, errorWriteProtect) }
 
+func endedFromOutside(*os.ProcessState) bool { return false } // it cannot be told
+
 // syncDir: names are journalled by the file system; a directory has no flush.
 func syncDir(string) error { return nil }
 

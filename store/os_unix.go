@@ -34,6 +34,20 @@ func unwritable(err error) bool {
 // readOnlyFS reports whether err is the refusal of a read-only file system.
 func readOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
 
+// endedFromOutside reports whether a process was ended by a signal that no
+// fault of its own raises.
+func endedFromOutside(p *os.ProcessState) bool {
+	status, ok := p.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return false
+	}
+	switch status.Signal() {
+	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGKILL:
+		return true
+	}
+	return false
+}
+
 // syncDir makes the names in dir durable.
 func syncDir(dir string) error {
 	f, err := os.Open(dir)

@@ -17,6 +17,11 @@ func (d *DB) reopen(ctx context.Context) error {
 	if err != nil && unwritable(err) {
 		l, err = load(ctx, d.path, d.kind, d.key, d.o, true, d.expendable)
 	}
+	if !errors.Is(err, errSlow) {
+		d.slow = 0
+	} else if d.slow++; d.slow >= slowTries {
+		err = fmt.Errorf("%w %d times: %w", err, d.slow, ErrDamaged)
+	}
 	if err != nil {
 		return err
 	}
