@@ -30,6 +30,12 @@ const (
 // checkStoreVerify reads the databases in a process of their own. While the
 // agent has them open it has checked them itself.
 func checkStoreVerify(ctx context.Context, f *facts) finding {
+	if f.running {
+		if s := f.status.Store; s.Problem != "" || s.Identity == "damaged" {
+			return bad(first(f.status.Fix, "postern status"), "%s", first(s.Problem, f.status.Problem))
+		}
+		return ok("checked by the agent, which has them open")
+	}
 	var sound []string
 	for _, name := range []string{"identity.db", "cache.db"} {
 		path := filepath.Join(f.host.Dirs().State, name)
@@ -38,12 +44,12 @@ func checkStoreVerify(ctx context.Context, f *facts) finding {
 		}
 		err := verifyChild(ctx, path)
 		switch {
-		case err == nil, errors.Is(err, store.ErrLocked) && f.running && f.status.Store.Problem == "":
+		case err == nil:
 			sound = append(sound, name)
 		case errors.Is(err, fs.ErrPermission) || !readable(path):
 			return skip("sudo "+only("store-verify"), "only root or the agent's account may read %s", path)
 		case errors.Is(err, store.ErrLocked):
-			return bad(first(f.status.Fix, "postern status"), "%s", first(f.status.Store.Problem, err.Error()))
+			return skip("postern status", "%v", err)
 		case name == "cache.db":
 			return warn("sudo postern reset --cache", "%v; it is rebuilt by itself", err)
 		default:

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"io"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func eachVerb(visit func(*cobra.Command)) {
+	c := &cli{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
+	for _, cmd := range allCommands(c.root()) {
+		visit(cmd)
+	}
+}
+
+// TestNoSecretHasAFlagOfItsOwn: what stands on a command line stands in ps. A
+// secret comes from a file, which --x-file names.
+func TestNoSecretHasAFlagOfItsOwn(t *testing.T) {
+	secret := regexp.MustCompile(`(^|-)(secret|claim|password|key|credential|token|pin|bearer)s?(-|$)`)
+	name := regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)`)
+	harmless := map[string]bool{"token-life": true} // a duration
+	flags := 0
+	eachVerb(func(cmd *cobra.Command) {
+		for _, found := range name.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+			flags++
+			if f := found[1]; secret.MatchString(f) && !strings.HasSuffix(f, "-file") && !harmless[f] {
+				t.Errorf("%s --%s could hold a secret", cmd.CommandPath(), f)
+			}
+		}
+		// The KEY of status names a line of its document.
+		for _, argument := range strings.Fields(cmd.Use)[1:] {
+			if cmd.Name() != "status" && secret.MatchString(strings.ToLower(strings.Trim(argument, "[]"))) {
+				t.Errorf("%q takes a secret as its argument", cmd.Use)
+			}
+		}
+	})
+	if flags < 40 {
+		t.Errorf("only %d flags were looked at", flags)
+	}
+}
+
+// TestEachVerbHelps: a sentence, a usage line, examples and exit codes.
+func TestEachVerbHelps(t *testing.T) {
+	eachVerb(func(cmd *cobra.Command) {
+		if cmd.Hidden || cmd.Name() == "help" || cmd == cmd.Root() {
+			return
+		}
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s: the short sentence is %q", cmd.CommandPath(), cmd.Short)
+		}
+		if cmd.HasSubCommands() {
+			return // lists its verbs
+		}
+		if !strings.Contains(cmd.Long, "\n\nExit codes: 0") || cmd.Example == "" || !strings.HasPrefix(cmd.Example, "  ") {
+			t.Errorf("%s: long %q, example %q", cmd.CommandPath(), cmd.Long, cmd.Example)
+		}
+		if !strings.Contains(cmd.Example, strings.Fields(cmd.Use)[0]) {
+			t.Errorf("%s: the example shows another verb: %q", cmd.CommandPath(), cmd.Example)
+		}
+	})
+}
