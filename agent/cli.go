@@ -79,10 +79,22 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w", verbOf(cmd), err)
+			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s", verbOf(cmd), err, nearestVerb(cmd, args))
 		}
 		return nil
 	}
+}
+
+// nearestVerb suggests the verb that an unknown one was probably meant to be.
+func nearestVerb(cmd *cobra.Command, args []string) string {
+	if !cmd.HasSubCommands() || len(args) == 0 {
+		return ""
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Sprintf(" (did you mean %s?)", near[0])
+	}
+	return ""
 }
 
 // verbOf is the verb as errors name it: "token", "authority claim".

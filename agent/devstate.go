@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -107,8 +108,12 @@ func (d *developer) memoryPath() string { return filepath.Join(d.cfg.StateDir, "
 func (d *developer) recall(state string) error {
 	d.memory = devMemory{Authority: "127.0.0.1:0", IMDS: devIMDS, AppService: devAppService}
 	raw, err := os.ReadFile(filepath.Join(state, "dev.json"))
-	if err == nil {
+	switch {
+	case err == nil:
 		err = json.Unmarshal(raw, &d.memory)
+	case errors.Is(err, fs.ErrNotExist):
+		// Only a first start may choose: later the variables are in use.
+		d.memory.IMDS, d.memory.AppService = freeOr(d.memory.IMDS), freeOr(d.memory.AppService)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return control.NewFault(control.ExitFailed, "dev-memory", "rm "+filepath.Join(state, "dev.json"), "dev: %w", err)
@@ -119,6 +124,22 @@ func (d *developer) recall(state string) error {
 		d.memory.Secret = base64.RawURLEncoding.EncodeToString(raw)
 	}
 	return nil
+}
+
+// freeOr returns the address, or another on this machine if it is taken: a
+// second trial beside a first one.
+func freeOr(address string) string {
+	for _, try := range []string{address, "127.0.0.1:0"} {
+		l, err := net.Listen("tcp", try)
+		if err != nil {
+			continue
+		}
+		found := l.Addr().String()
+		if l.Close() == nil {
+			return found
+		}
+	}
+	return address // the listener's own error says what is wrong
 }
 
 func (d *developer) save() error {
