@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern/agent/lifecycle"
@@ -54,23 +55,17 @@ func (d *Device) apply(ctx context.Context, auth Authority, list Assignments) er
 // outdated reports, and says once, that the list is older than one applied
 // before: the authority was restored from an old copy, and is not followed.
 func (d *Device) outdated(list Assignments) bool {
-	d.mu.Lock()
-	newest, told := d.dev.Generation, d.beat.behind == list.Generation+1
-	old := list.Generation < newest
-	if old {
-		d.beat.behind = list.Generation + 1
+	d.mu.RLock()
+	newest := d.dev.Generation
+	d.mu.RUnlock()
+	text := ""
+	if list.Generation < newest {
+		text = fmt.Sprintf("the authority's list of identities is of generation %d, and %d was applied here: it was restored from an old copy; its list is ignored", list.Generation, newest)
 	}
-	d.mu.Unlock()
-	if !old {
-		d.note("generation", "")
-		return false
-	}
-	text := fmt.Sprintf("the authority's list of identities is of generation %d, and %d was applied here: it was restored from an old copy; its list is ignored", list.Generation, newest)
-	d.note("generation", text)
-	if !told {
+	if d.note("generation", text) && text != "" {
 		d.emit(Event{Kind: EventAssignmentFailed, Reason: text, Fix: fixAudit})
 	}
-	return true
+	return text != ""
 }
 
 // compare finds out what the list changes. The error says that it is not a
@@ -78,14 +73,17 @@ func (d *Device) outdated(list Assignments) bool {
 func (d *Device) compare(list Assignments) (difference, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	diff := difference{write: list.Generation != d.dev.Generation || !d.dev.Assignments}
-	sys := d.system()
-	listed, places := d.listed(list, &diff)
-	if sys == nil || !listed[sys.id] {
+	entries, notes := d.sift(list)
+	diff := difference{notes: notes, write: list.Generation != d.dev.Generation || !d.dev.Assignments}
+	listed := make(map[string]bool)
+	for _, a := range entries {
+		listed[a.Identity.ClientID] = true
+	}
+	if sys := d.system(); sys == nil || !listed[sys.id] {
 		// Whoever asked is always in the answer. Without this, an empty or
 		// foreign list would destroy every user-assigned key.
-		diff.notes = append(diff.notes, "the authority's list of identities does not name this device's own; it is ignored")
-		return difference{notes: diff.notes}, &lifecycle.Error{
+		notes = append(notes, "the authority's list of identities does not name this device's own; it is ignored")
+		return difference{notes: notes}, &lifecycle.Error{
 			Class: lifecycle.ClassTransient, Answered: true, Op: "assignments", Reason: "the list does not name the identity that asked",
 		}
 	}
@@ -94,65 +92,69 @@ func (d *Device) compare(list Assignments) (difference, error) {
 			diff.drop, diff.write = append(diff.drop, h.identity), true
 		}
 	}
-	for _, a := range list.Identities {
-		id := lower(a.Identity)
-		h := d.holders[id.ClientID]
-		if !listed[id.ClientID] || h == nil && places <= 0 {
-			continue
-		}
-		delete(listed, id.ClientID) // a second entry of the same id changes nothing
-		if h == nil {
-			places--
-		}
-		if h == nil || merge(h.identity, id) != h.identity {
+	for _, a := range entries {
+		h := d.holders[a.Identity.ClientID]
+		if h == nil || merge(h.identity, a.Identity) != h.identity {
 			diff.write = true
 		}
-		diff.facts = append(diff.facts, id)
+		diff.facts = append(diff.facts, a.Identity)
 		if a.Enroll.Empty() && h != nil && h.Current() == nil {
 			// The answer to the last try was lost. The authority may count the
 			// secret as spent, but know the same key again (ID5).
 			a.Enroll = h.offer
 		}
-		if !a.Enroll.Empty() && id.Kind == UserAssigned {
-			diff.enroll = append(diff.enroll, Assignment{Identity: id, Enroll: a.Enroll})
+		if !a.Enroll.Empty() && a.Identity.Kind == UserAssigned {
+			diff.enroll = append(diff.enroll, a)
 		}
 	}
 	return diff, nil
 }
 
-// listed are the client ids of the list that can be taken, and how many new
-// ones there is room for. mu is held.
-func (d *Device) listed(list Assignments, diff *difference) (ids map[string]bool, places int) {
-	ids = make(map[string]bool)
-	places = maxIdentities
-	sys := d.system()
+// sift leaves out what cannot be taken, and says what that was: entries that
+// are not fit, a second one of the same id, more than there is room for. mu is held.
+func (d *Device) sift(list Assignments) (entries []Assignment, notes []string) {
+	seen := make(map[string]bool)
 	for _, a := range list.Identities {
-		id := lower(a.Identity)
-		switch {
-		case !validID(id.ClientID):
-			diff.notes = append(diff.notes, fmt.Sprintf("an assigned identity has the client id %.40q; it is ignored", id.ClientID))
-		case id.Kind == SystemAssigned && (sys == nil || sys.id != id.ClientID):
-			diff.notes = append(diff.notes, fmt.Sprintf("the list names another system-assigned identity, %s; it is ignored", id.ClientID))
-		case id.Kind != SystemAssigned && id.Kind != UserAssigned:
-			diff.notes = append(diff.notes, fmt.Sprintf("%s is of the unknown kind %.40q; it is ignored", id.ClientID, id.Kind))
-		default:
-			ids[id.ClientID] = true
+		a.Identity = lower(a.Identity)
+		if why := d.unfit(a.Identity); why != "" {
+			notes = append(notes, why+"; it is ignored")
+		} else if !seen[a.Identity.ClientID] {
+			seen[a.Identity.ClientID] = true
+			entries = append(entries, a)
 		}
 	}
+	room := maxIdentities
 	for id, h := range d.holders {
-		if ids[id] || h.fixed || h.identity.Kind == SystemAssigned {
-			places--
+		if seen[id] || h.fixed || h.identity.Kind == SystemAssigned {
+			room--
 		}
 	}
-	fresh := 0
-	for _, a := range list.Identities {
-		if id := lower(a.Identity).ClientID; ids[id] && d.holders[id] == nil {
-			if fresh++; fresh > places {
-				diff.notes = append(diff.notes, fmt.Sprintf("%s is refused: a device has at most %d identities", label(lower(a.Identity)), maxIdentities))
-			}
+	entries = slices.DeleteFunc(entries, func(a Assignment) bool {
+		if d.holders[a.Identity.ClientID] != nil {
+			return false
 		}
+		if room--; room < 0 {
+			notes = append(notes, fmt.Sprintf("%s is refused: a device has at most %d identities", label(a.Identity), maxIdentities))
+		}
+		return room < 0
+	})
+	return entries, notes
+}
+
+// unfit says why an entry cannot be taken; empty if it can. mu is held.
+func (d *Device) unfit(id Identity) string {
+	h := d.holders[id.ClientID]
+	switch {
+	case !validID(id.ClientID):
+		return fmt.Sprintf("an assigned identity has the client id %.40q", id.ClientID)
+	case id.Kind != SystemAssigned && id.Kind != UserAssigned:
+		return fmt.Sprintf("%s is of the unknown kind %.40q", id.ClientID, id.Kind)
+	case h != nil && h.identity.Kind != id.Kind:
+		return fmt.Sprintf("%s is said to be %s, here it is %s", id.ClientID, id.Kind, h.identity.Kind)
+	case h == nil && id.Kind == SystemAssigned:
+		return fmt.Sprintf("the list names another system-assigned identity, %s", id.ClientID)
 	}
-	return ids, places
+	return ""
 }
 
 // store writes the facts of the list in one commit.

@@ -18,8 +18,7 @@ type beat struct {
 	busy   bool
 	fails  int // in a row
 	etag   string
-	noList bool   // the authority said that it keeps no assignments
-	behind uint64 // generation of an older list that was warned about
+	noList bool // the authority said that it keeps no assignments
 }
 
 // voice is how the device may speak to the authority at this moment.
