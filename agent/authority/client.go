@@ -157,11 +157,15 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, &Fault{Stage: StageConnect, Host: req.URL.Host, Reason: "the address is not https"}
 	}
+	asked := g.clock.Now()
 	resp, err := g.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	if !g.blind {
+	// An answer that lay in the socket while the device slept has a Date of
+	// then; heard as now, it would make a right clock look wrong by days
+	// (TestDateOfAnAnswerThatWaitedThroughASuspendIsNotHeard).
+	if heard := g.clock.Now(); !g.blind && heard.BootID == asked.BootID && heard.Boot-asked.Boot <= 2*CallTimeout {
 		g.clock.Observe(dateOf(resp.Header))
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {

@@ -231,6 +231,30 @@ func TestDateIsHeardOnlyFromTheVerifiedAuthority(t *testing.T) {
 	})
 }
 
+// TestDateOfAnAnswerThatWaitedThroughASuspendIsNotHeard: found by a simulated
+// device that slept between its request and the answer.
+func TestDateOfAnAnswerThatWaitedThroughASuspendIsNotHeard(t *testing.T) {
+	inWorld(t, func(t *testing.T, w world) {
+		sleep := time.Duration(0)
+		w.serve(authoritytest.Host, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
+			w.Time.Suspend(sleep)
+			_, _ = io.WriteString(rw, "{}")
+		})
+		client := authority.NewClient(w.Config())
+		if _, err := w.get(client, base); err != nil {
+			t.Fatal(err)
+		}
+		sleep = 86 * time.Hour
+		if _, err := w.get(client, base); err != nil {
+			t.Fatal(err)
+		}
+		if now := w.Clock.Now(); !now.Trusted {
+			t.Errorf("a right clock is not trusted: %s", now.Reason)
+		}
+	})
+}
+
 func TestBootstrapSendsNoCredentialAndChecksTheName(t *testing.T) {
 	inWorld(t, func(t *testing.T, w world) {
 		w.serve(authoritytest.Host, func(rw http.ResponseWriter, r *http.Request) {

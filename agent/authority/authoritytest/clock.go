@@ -13,6 +13,7 @@ type Time struct {
 	mu     sync.Mutex
 	start  time.Time
 	offset time.Duration
+	slept  time.Duration
 	synced bool
 }
 
@@ -24,6 +25,14 @@ func (t *Time) Step(by time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.offset += by
+}
+
+// Suspend lets the device sleep: wall and boot-time clock go on, timers do not.
+func (t *Time) Suspend(by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.offset += by
+	t.slept += by
 }
 
 // Doubt makes the kernel say that nothing steers the clock.
@@ -39,7 +48,7 @@ func (t *Time) Reading() lifecycle.Reading {
 	defer t.mu.Unlock()
 	now := time.Now()
 	return lifecycle.Reading{
-		Wall: now.Add(t.offset).Round(0).UTC(), Boot: time.Minute + now.Sub(t.start),
+		Wall: now.Add(t.offset).Round(0).UTC(), Boot: time.Minute + now.Sub(t.start) + t.slept,
 		BootID: "boot", Synchronised: t.synced,
 	}
 }
