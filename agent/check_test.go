@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -5,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,5 +203,23 @@ func TestProxyBeforeLocalhostIsSeen(t *testing.T) {
 		if got := checkProxyLoopback(t.Context(), nil); got.verdict != want {
 			t.Errorf("NO_PROXY=%q: %s, want %s", except, got.verdict, want)
 		}
+	}
+}
+
+// TestASecondTrialFindsPortsOfItsOwn keeps two trials apart.
+func TestASecondTrialFindsPortsOfItsOwn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := l.Addr().String()
+	if got := freeOr(taken); got == taken || !strings.HasPrefix(got, "127.0.0.1:") {
+		t.Errorf("%s is taken, and got %s", taken, got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := freeOr(taken); got != taken {
+		t.Errorf("%s is free, and got %s", taken, got)
 	}
 }

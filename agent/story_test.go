@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -200,8 +202,7 @@ func storyCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// storyJSON wants keys in the first line of the last command's stdout, in the
-// order given, with nothing between them: json KEY…
+// storyJSON wants keys in the first line of the last command's stdout: json KEY…
 func storyJSON(ts *testscript.TestScript, _ bool, keys []string) {
 	line, _, _ := strings.Cut(ts.ReadFile("stdout"), "\n")
 	for _, key := range keys {
