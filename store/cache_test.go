@@ -381,3 +381,18 @@ func TestAuditEntryWrittenTwiceCountsOnce(t *testing.T) {
 		t.Fatalf("entries %v, counted %d", got, c.ring.count)
 	}
 }
+
+// A file that was made anew without its audit entries has room for as many again.
+func TestRingIsCountedAnewInANewFile(t *testing.T) {
+	dir := scratch(t)
+	c := openCache(t, dir, Options{})
+	commit(t, c, Change{Audit: entries(1, ringEntries)})
+	lose(c.db)
+	must(t, os.WriteFile(filepath.Join(dir, cacheName), []byte("garbage"), 0o600))
+	for i := range uint64(5) {
+		commit(t, c, Change{Audit: entries(ringEntries+1+10*i, 10)})
+	}
+	if got := audit(t, c, 0); len(got) != 50 || c.ring.count != 50 {
+		t.Fatalf("%d entries, counted %d, want 50", len(got), c.ring.count)
+	}
+}

@@ -56,6 +56,14 @@ func TestChildThatWasNotDoneOrWasEndedFromOutsideMeansNothing(t *testing.T) {
 			t.Errorf("SIG%s: %v is a verdict", signal, err)
 		}
 	}
+	for _, script := range []string{"echo ok; exit 1", "echo 'damaged: page 7'", "echo nonsense"} {
+		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {
+			return exec.CommandContext(ctx, "/bin/sh", "-c", script)
+		})
+		if err := verify(t.Context(), "x"); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v, want ErrDamaged", script, err)
+		}
+	}
 	segv := Child(func(ctx context.Context, _ string) *exec.Cmd {
 		return exec.CommandContext(ctx, "/bin/sh", "-c", "kill -SEGV $$")
 	})

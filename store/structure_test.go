@@ -15,11 +15,13 @@ import (
 
 // grown returns a file with branches, overflow pages, inline buckets and a
 // free list of some length.
-func grown(t testing.TB) string {
+func grown(t testing.TB) string { return grownTo(t, 120) }
+
+func grownTo(t testing.TB, values int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "cache.db")
 	d := value(Open(context.Background(), path, testKey(t), Options{}))(t)
-	for i := range 120 {
+	for i := range values {
 		must(t, d.Update(func(tx *Tx) error {
 			if i%3 == 0 {
 				if err := Put(tx, "small", fmt.Sprint(i), thing{N: i}); err != nil {
@@ -57,10 +59,13 @@ func TestHealthyStructuresPass(t *testing.T) {
 // Whatever number in the file is wrong, the reader must come back: no panic,
 // no endless walk, no memory beyond the file's size.
 func TestAnyBrokenNumberIsFoundWithoutHarm(t *testing.T) {
-	content := value(os.ReadFile(grown(t)))(t)
-	content = content[:64<<10]
+	content := value(os.ReadFile(grownTo(t, 30)))(t)
+	must(t, checkStructure(t.Context(), bytes.NewReader(content), int64(len(content)), otherMaxSize))
 	found := 0
 	for at := 0; at+8 <= len(content); at += 8 {
+		if at%pageSize > 400 {
+			continue // keys and values
+		}
 		for _, bad := range []uint64{0, 0xFFFFFFFFFFFFFFFF, 0x0001000100010001, uint64(at / 4096)} {
 			b := bytes.Clone(content)
 			for i := range 8 {
@@ -74,12 +79,32 @@ func TestAnyBrokenNumberIsFoundWithoutHarm(t *testing.T) {
 				found++
 			}
 		}
-		if at > 16<<10 {
-			at += 24
+	}
+	if found < len(content)/pageSize {
+		t.Fatalf("%d were found", found)
+	}
+}
+
+// Two ways to the same page: the walk must not become endless, or exponential.
+func TestPageThatIsUsedTwiceIsFound(t *testing.T) {
+	content := value(os.ReadFile(grown(t)))(t)
+	m := value(readMeta(bytes.NewReader(content), int64(len(content))))(t)
+	changed := 0
+	for id := uint64(2); id < m.high; id++ {
+		page := content[id*pageSize : (id+1)*pageSize]
+		if u16(page[8:]) != flagBranch || u16(page[10:]) < 2 {
+			continue
+		}
+		b := bytes.Clone(content)
+		first := b[id*pageSize+pageHeader:]
+		copy(first[elementLen+8:elementLen+16], first[8:16]) // the second child is the first again
+		err := checkStructure(t.Context(), bytes.NewReader(b), int64(len(b)), otherMaxSize)
+		if err != nil && strings.Contains(err.Error(), "used twice") {
+			changed++
 		}
 	}
-	if found == 0 {
-		t.Fatal("nothing was found")
+	if changed == 0 {
+		t.Fatal("it was never found")
 	}
 }
 
@@ -112,8 +137,9 @@ func TestVerifyRefusesEachKindOfWrongFile(t *testing.T) {
 }
 
 func FuzzStructure(f *testing.F) {
-	content := value(os.ReadFile(grown(f)))(f)
-	f.Add(content[:32<<10], uint16(100), uint64(7))
+	content := value(os.ReadFile(grownTo(f, 8)))(f)
+	must(f, checkStructure(context.Background(), bytes.NewReader(content), int64(len(content)), otherMaxSize))
+	f.Add(content, uint16(100), uint64(7))
 	f.Add([]byte{}, uint16(0), uint64(0))
 	f.Fuzz(func(t *testing.T, b []byte, at uint16, number uint64) {
 		b = bytes.Clone(b)
