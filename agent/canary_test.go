@@ -38,7 +38,16 @@ func mayHold(s said) bool {
 func lookForCanaries(t *testing.T, logs, work string) {
 	t.Helper()
 	secrets := canaries(t, work)
-	if len(secrets) < 6 {
+	stories, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	played, err := os.ReadDir(logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := len(played) == len(stories) // not so when -run chose a few
+	if whole && len(secrets) < 6 {
 		t.Errorf("the stories kept only %d secrets: the canaries are not in place", len(secrets))
 	}
 	texts, handed := 0, map[string]bool{}
@@ -56,7 +65,7 @@ func lookForCanaries(t *testing.T, logs, work string) {
 			}
 		}
 	})
-	if texts < 100 || len(handed) < 4 {
+	if whole && (texts < 100 || len(handed) < 4) {
 		t.Errorf("%d texts were searched and %d secrets seen where they may be: the search does not work", texts, len(handed))
 	}
 	lookInFiles(t, work, secrets)

@@ -83,7 +83,7 @@ func TestStories(t *testing.T) {
 				"port": storyPort, "agent": storyAgent, "await": storyAwait, "code": storyCode, "json": storyJSON,
 				"keep": storyKeep, "capture": storyCapture, "secret": storySecret,
 				"truncate": storyTruncate, "workload": storyWorkload,
-				"ready": storyReady, "everyone": storyEveryone,
+				"ready": storyReady, "trial": storyTrial, "everyone": storyEveryone,
 			},
 			Condition: func(name string) (bool, error) {
 				if name == "root" {
@@ -100,30 +100,36 @@ func TestStories(t *testing.T) {
 	lookForCanaries(t, logs, work)
 }
 
-// nextPort gives each story ports of its own, below those that the system
-// hands out by itself.
+// nextPort counts through the ports below those that the system hands out by
+// itself.
 var nextPort atomic.Uint32 //nolint:gochecknoglobals // shared by parallel stories
 
-// freePort is an address on loopback that nobody uses.
-func freePort() (string, error) {
-	nextPort.CompareAndSwap(0, 20000+uint32(os.Getpid())%8000)
-	for range 500 {
+// freePort is an address on loopback that nobody uses, and that no other run of
+// these tests takes until release: a datagram socket of the same number says
+// that it is taken, and disturbs nobody who listens on TCP.
+func freePort() (address string, release func(), err error) {
+	nextPort.CompareAndSwap(0, 20000+uint32(os.Getpid())*61%10000)
+	for range 2000 {
 		address := fmt.Sprintf("127.0.0.1:%d", nextPort.Add(1))
-		l, err := net.Listen("tcp4", address)
+		held, err := net.ListenPacket("udp4", address)
 		if err != nil {
 			continue
 		}
-		six, err := net.Listen("tcp6", onIPv6(address))
-		if err == nil {
-			err = six.Close()
+		if portIsFree("tcp4", address) && portIsFree("tcp6", onIPv6(address)) {
+			return address, func() { _ = held.Close() }, nil
 		}
-		if errors.Is(err, syscall.EADDRINUSE) {
-			_ = l.Close()
-			continue
-		}
-		return address, l.Close()
+		_ = held.Close()
 	}
-	return "", errors.New("no port is free")
+	return "", nil, errors.New("no port is free")
+}
+
+// portIsFree also holds where the family is missing.
+func portIsFree(network, address string) bool {
+	l, err := net.Listen(network, address)
+	if err == nil {
+		err = l.Close()
+	}
+	return !errors.Is(err, syscall.EADDRINUSE)
 }
 
 // onIPv6 is the same port on the other family.
@@ -132,11 +138,23 @@ func onIPv6(address string) string { return "[::1]:" + portOf(address) }
 // storyPort sets variables to free addresses: port NAME…
 func storyPort(ts *testscript.TestScript, _ bool, names []string) {
 	for _, name := range names {
-		address, err := freePort()
+		address, release, err := freePort()
 		ts.Check(err)
+		ts.Defer(release)
 		ts.Setenv(name, address)
 		ts.Setenv("PORT", portOf(address)) // of the last one
 	}
+}
+
+// storyTrial makes the state directory of a trial that answers on ports of its
+// own from the first start: trial DIR.
+func storyTrial(ts *testscript.TestScript, _ bool, args []string) {
+	storyPort(ts, false, []string{"APP"})
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(dir), 0o755))
+	ts.Check(os.Mkdir(dir, 0o700))
+	text := fmt.Sprintf(`{"authority":"127.0.0.1:0","imds":"127.0.0.1:0","app_service":%q}`, ts.Getenv("APP"))
+	ts.Check(os.WriteFile(filepath.Join(dir, "dev.json"), []byte(text), 0o600))
 }
 
 // storyReady compares the first line of dev --json with its contract, byte by
