@@ -103,7 +103,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, sealed []byte) {
 		plain, _, err := s.open(p, sealed)
-		if err == nil && (string(plain) != "value" || !bytes.Equal(sealed, good)) {
+		if err == nil && string(plain) != "value" { // each fuzzing process has sealed its own
 			t.Fatalf("%x opened as %q", sealed, plain)
 		}
 		if err != nil && !errors.Is(err, ErrCorrupt) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -82,5 +83,40 @@ func TestLinkThatAppearsUnderTheRunningProcessIsRefused(t *testing.T) {
 	must(t, errors.Join(f.Check(t.Context()), c.Check(t.Context())))
 	if h := c.Health(); h.Problem != "" || h.Mode != ModeDisk {
 		t.Fatalf("health %+v", h)
+	}
+}
+
+// A value that goes bad in the file while it is open is found when it is
+// written over, before the sum of the file would go wrong for good.
+func TestValueThatWentBadUnderTheRunningProcessIsFoundWhenItIsReplaced(t *testing.T) {
+	path := filepath.Join(scratch(t), "authority.db")
+	d := openDB(t, path, Options{})
+	put(t, d, "b", "k", thing{N: 1})
+	put(t, d, "b", "other", thing{N: 2})
+	must(t, d.Backup(t.Context()))
+	var sealed []byte
+	must(t, d.View(func(tx *Tx) error {
+		sealed = bytes.Clone(tx.bolt.Bucket([]byte("b")).Get([]byte("k")))
+		return nil
+	}))
+	content := value(os.ReadFile(path))(t)
+	file := value(os.OpenFile(path, os.O_WRONLY, 0))(t)
+	for at := 0; ; at++ { // every copy of it, free pages included
+		i := bytes.Index(content[at:], sealed)
+		if i < 0 {
+			break
+		}
+		at += i
+		_, err := file.WriteAt([]byte{99}, int64(at+5)) // in the generation
+		must(t, err)
+	}
+	must(t, file.Close())
+	update := func(tx *Tx) error { return Put(tx, "b", "k", thing{N: 3}) }
+	wantError(t, d.Update(update), ErrDamaged)
+	must(t, d.Update(update))
+	must(t, d.Close())
+	d = openDB(t, path, Options{})
+	if k, other := value(get(d, "b", "k"))(t), value(get(d, "b", "other"))(t); k.N != 3 || other.N != 2 {
+		t.Fatalf("got %+v, %+v", k, other)
 	}
 }
