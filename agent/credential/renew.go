@@ -200,16 +200,11 @@ func (d *Device) verifyFor(dev store.DeviceRecord, chain []*x509.Certificate, pu
 	return nil
 }
 
-// swap is the one commit after which the new key is the one in use. A refusal
-// that was confirmed before is taken back by it.
+// swap is the one commit after which the new key is the one in use.
 func (d *Device) swap(h *Holder, key store.KeyRecord, chain []*x509.Certificate) error {
 	key.Chain = rawChain(chain)
-	d.mu.Lock()
-	h.unsaved = false
-	d.mu.Unlock()
 	err := d.change(h.id, func(rec *store.IdentityRecord) {
 		rec.Previous, rec.Current, rec.Pending = rec.Current, &key, nil
-		rec.FirstRefusal, rec.RejectedAt, rec.Rejection = time.Time{}, time.Time{}, ""
 	})
 	if err != nil {
 		return d.storeFailed(h, "store certificate", err)
