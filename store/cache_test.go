@@ -192,17 +192,26 @@ func TestCallerMayUseTheCacheWhileItReadsTheAudit(t *testing.T) {
 }
 
 func TestFullFileIsCompactedNotGivenUp(t *testing.T) {
-	dir := t.TempDir()
-	c := openCache(t, dir, Options{MaxSize: 256 << 10})
+	dir := scratch(t)
+	const limit = 128 << 10
+	c := openCache(t, dir, Options{MaxSize: limit})
 	r := rand.New(rand.NewPCG(1, 2))
+	compactions, file := 0, value(os.Stat(filepath.Join(dir, cacheName)))(t)
 	for i := range 300 {
-		big := token("a", fmt.Sprint("r", r.IntN(8)), i)
-		big.AccessToken = strings.Repeat("y", 1+r.IntN(12<<10))
+		big := token("a", fmt.Sprint("r", r.IntN(9)), i)
+		big.AccessToken = strings.Repeat("y", 1+r.IntN(10<<10))
 		commit(t, c, Change{PutTokens: []TokenRecord{big}})
-		if h := c.Health(); h.Bytes > 256<<10 || h.Mode != ModeDisk {
+		if h := c.Health(); h.Bytes > limit || h.Mode != ModeDisk {
 			t.Fatalf("round %d: health %+v", i, h)
 		}
+		if now := value(os.Stat(filepath.Join(dir, cacheName)))(t); !os.SameFile(file, now) {
+			compactions, file = compactions+1, now
+		}
 	}
+	if compactions == 0 {
+		t.Fatal("the file was never full")
+	}
+	t.Logf("%d compactions in 300 rounds", compactions)
 	want := c.Tokens()
 	must(t, c.Close())
 	wantTokens(t, openCache(t, dir, Options{}), want...)

@@ -3,8 +3,10 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,26 +64,51 @@ func TestAnyBrokenNumberIsFoundWithoutHarm(t *testing.T) {
 	content := value(os.ReadFile(grownTo(t, 30)))(t)
 	must(t, checkStructure(t.Context(), bytes.NewReader(content), int64(len(content)), otherMaxSize))
 	found := 0
-	for at := 0; at+8 <= len(content); at += 8 {
+	try := func(at int, bad uint64, size int) {
+		b := bytes.Clone(content)
+		for i := range size {
+			b[at+i] = byte(bad >> (8 * i))
+		}
+		err := checkStructure(t.Context(), bytes.NewReader(b), int64(len(b)), otherMaxSize)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("number at %d: %v, want ErrDamaged", at, err)
+		}
+		if err != nil {
+			found++
+		}
+	}
+	for at := 0; at+8 <= len(content); at += 2 {
 		if at%pageSize > 400 {
 			continue // keys and values
 		}
 		for _, bad := range []uint64{0, 0xFFFFFFFFFFFFFFFF, 0x0001000100010001, uint64(at / 4096)} {
-			b := bytes.Clone(content)
-			for i := range 8 {
-				b[at+i] = byte(bad >> (8 * i))
+			if at%8 == 0 {
+				try(at, bad, 8)
 			}
-			err := checkStructure(t.Context(), bytes.NewReader(b), int64(len(b)), otherMaxSize)
-			if err != nil && !errors.Is(err, ErrDamaged) {
-				t.Fatalf("number at %d: %v, want ErrDamaged", at, err)
-			}
-			if err != nil {
-				found++
-			}
+		}
+		for _, bad := range []uint64{1, 0x7FFF, 0xFFFF} {
+			try(at, bad, 2)
 		}
 	}
 	if found < len(content)/pageSize {
 		t.Fatalf("%d were found", found)
+	}
+}
+
+// The number of pages bounds everything else, so the file's size bounds it.
+func TestMorePagesThanTheFileHasAreFoundAtOnce(t *testing.T) {
+	content := value(os.ReadFile(grownTo(t, 8)))(t)
+	for at := 0; at < 2*pageSize; at += pageSize {
+		b := content[at+pageHeader:]
+		binary.NativeEndian.PutUint64(b[40:], 1<<40)
+		sum := fnv.New64a()
+		_, _ = sum.Write(b[:metaLen-8])
+		binary.NativeEndian.PutUint64(b[metaLen-8:], sum.Sum64())
+	}
+	err := checkStructure(t.Context(), bytes.NewReader(content), int64(len(content)), otherMaxSize)
+	wantError(t, err, ErrDamaged)
+	if !strings.Contains(err.Error(), "1099511627776 pages") {
+		t.Fatalf("%v does not name the number", err)
 	}
 }
 
