@@ -208,10 +208,13 @@ func TestOddEntriesOfTheListAreIgnoredByName(t *testing.T) {
 				a.offer[id.ClientID] = a.claimLocked(id)
 			}
 		})
+		good := userIdentity("5f0d9a3e-0000-4000-8000-000000000009", "good")
+		w.ca.assign(good)
 		w.wait(10 * time.Minute)
-		if got := w.List(); len(got) != 1 || got[0].Identity.ClientID != systemID {
+		if got := w.List(); len(got) != 2 {
 			t.Errorf("identities: %+v", got)
 		}
+		w.expect(good.ClientID, lifecycle.Connected)
 		if said := strings.Join(w.Warnings(), "\n"); !strings.Contains(said, "Borrowed") || !strings.Contains(said, otherID) {
 			t.Errorf("warnings: %s", said)
 		}

@@ -25,10 +25,10 @@ func (d *Device) needsKeeping(h *Holder, state lifecycle.State, a *alarm) bool {
 	return h.unsaved || d.mayRetire(h, state, a.now) || d.mayDrop(h, a)
 }
 
-// mayRetire: the new key has proven itself, which stands in the file and in
-// its backup copy, and the old one is not withdrawn yet. mu is held.
+// mayRetire: the new key has proven itself and the old one is not withdrawn
+// yet. keep stores the proof first. mu is held.
 func (d *Device) mayRetire(h *Holder, state lifecycle.State, now lifecycle.Instant) bool {
-	return h.previous != nil && !h.retired && !h.proven.IsZero() && !h.unsaved &&
+	return h.previous != nil && !h.retired && !h.proven.IsZero() &&
 		state.MayIssue() && now.Wall.Before(h.previous.Leaf().NotAfter)
 }
 
@@ -43,7 +43,8 @@ func (d *Device) mayDrop(h *Holder, a *alarm) bool {
 	return a.wall(h.previous.Leaf().NotAfter) || h.retired
 }
 
-// keep does what needsKeeping found, one thing at a time.
+// keep does what needsKeeping found, one thing at a time: the proof stands in
+// the file and its backup copy before the old certificate is withdrawn.
 func (d *Device) keep(ctx context.Context, h *Holder) {
 	now := d.clock.Now()
 	d.mu.RLock()

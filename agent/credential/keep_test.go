@@ -85,6 +85,37 @@ func TestFailedWithdrawalIsAWarningTriedHourly(t *testing.T) {
 	})
 }
 
+func TestUntrustedClockWithdrawsAndDestroysNothing(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.connect()
+		w.wait(time.Minute)
+		must(t, w.Renew(context.Background(), "", nil))
+		w.ca.set(func(a *authority) {
+			a.fail = func(call string) error { return map[string]error{"retire": errDown}[call] }
+		})
+		must(t, w.token(systemID))
+		w.wait(time.Minute)
+		w.ca.set(func(a *authority) { a.fail = nil })
+		w.board.set(func(b *board) { b.synced, b.skew = false, 200*day }) // the old certificate would be over
+		w.reboot(time.Minute)
+		tried := w.ca.count("retire")
+		w.wait(3 * time.Hour)
+		w.expect(systemID, lifecycle.ClockUntrusted)
+		if n := w.ca.count("retire"); n != tried {
+			t.Errorf("%d withdrawals", n-tried)
+		}
+		if records, _ := w.file.Identities(); records[0].Previous == nil {
+			t.Error("the old key was destroyed")
+		}
+		w.board.set(func(b *board) { b.synced, b.skew = true, 0 })
+		w.wait(2 * time.Hour)
+		if n := w.ca.count("retire"); n != tried+1 {
+			t.Errorf("%d withdrawals after the clock was right", n-tried)
+		}
+	})
+}
+
 // A withdrawal that was interrupted is taken up again; one that meets its own
 // effect is done.
 func TestWithdrawalThatMeetsItsOwnEffectIsDone(t *testing.T) {

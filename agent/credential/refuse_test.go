@@ -56,6 +56,21 @@ func TestID4OneRefusalIsNotBelieved(t *testing.T) {
 	})
 }
 
+// A list that refuses the device is asked for once more, ten minutes later,
+// and not in between.
+func TestRefusedListIsAskedForAgainAfterTenMinutes(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.connect()
+		w.refuse("assignments")
+		before := w.ca.count("assignments")
+		w.await(20*time.Minute, "rejected", func() bool { return w.standing(systemID).State == lifecycle.Rejected })
+		if n := w.ca.count("assignments") - before; n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
 func TestRefusalsBeyondAnAnswerInBetweenDoNotCount(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.on()
