@@ -52,6 +52,7 @@ func (c *Cache) begin(ctx context.Context) error {
 	d.state.Lock()
 	d.key = k
 	d.state.Unlock()
+	d.uninstall(false) // made by an attempt that did not end well
 	err = d.reopen(ctx)
 	switch {
 	case err == nil:

@@ -34,9 +34,20 @@ func (f *IdentityFile) Destroy() error {
 		return nil
 	}
 	if err := f.writeMarker(markerDestroying); err != nil {
-		return fmt.Errorf("destroy identity: %w", err)
+		// It may have got its name all the same, and would end the identity at
+		// the next start. Here, or at the next Check, it gives way again.
+		f.behind = true
+		return errors.Join(fmt.Errorf("destroy identity: %w", err), f.withdraw())
 	}
 	return f.finishDestroy()
+}
+
+// withdraw takes back what was announced, for a Destroy that could not begin.
+func (f *IdentityFile) withdraw() error {
+	if len(f.now.Load().records) == 0 {
+		return nil // damaged: there is no marker to go back to
+	}
+	return f.writeMarker(markerPresent)
 }
 
 // nothing reports whether there is nothing to destroy.

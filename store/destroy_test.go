@@ -171,3 +171,32 @@ func TestNoIdentityIsMadeBesideAnUnfinishedDestroy(t *testing.T) {
 	f = openIdentity(t, dir, Options{})
 	sameIdentities(t, f)
 }
+
+// The announcement reached the disk, its sync failed, and the caller was told
+// no: then the identity must still be there after a restart.
+func TestDestroyThatFailedToBeginChangesNothing(t *testing.T) {
+	for _, failures := range []int{1, 2} {
+		dir := t.TempDir()
+		enrolled(t, dir)
+		left := failures
+		no := errors.New("i/o error")
+		o := Options{WriteFile: func(path string, content []byte) error {
+			if left == 0 || filepath.Base(path) != markerName {
+				return writePlain(path, content)
+			}
+			left--
+			if strings.Contains(string(content), markerDestroying) {
+				return errors.Join(writePlain(path, content), no)
+			}
+			return no // and nothing written
+		}}
+		f := value(OpenIdentity(t.Context(), dir, o))(t)
+		wantError(t, f.Destroy(), no)
+		sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 1))
+		must(t, f.Check(t.Context()))
+		must(t, f.Close())
+		f = value(OpenIdentity(t.Context(), dir, Options{}))(t)
+		sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 1))
+		must(t, f.Close())
+	}
+}

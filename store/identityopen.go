@@ -241,7 +241,7 @@ func (f *IdentityFile) again(ctx context.Context) error {
 func (f *IdentityFile) followed(ctx context.Context) bool {
 	d := f.db
 	m, err := readMarker(f.markerPath(), d.o)
-	if err != nil || m == nil || m.Generation != d.last.generation || missing(backupName(d.path)) {
+	if err != nil || m == nil || m.State != markerPresent || m.Generation != d.last.generation || missing(backupName(d.path)) {
 		return false
 	}
 	if f.backupChecked {

@@ -112,6 +112,28 @@ func TestMorePagesThanTheFileHasAreFoundAtOnce(t *testing.T) {
 	}
 }
 
+// A free list that fills its page to the last byte, and claims one number more.
+func TestFreeListLongerThanItsPageIsFound(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		content := make([]byte, 3*pageSize)
+		page := content[2*pageSize:]
+		binary.NativeEndian.PutUint64(page, 2)
+		binary.NativeEndian.PutUint16(page[8:], flagFreelist)
+		n := (pageSize - pageHeader) / 8
+		for i := range n {
+			binary.NativeEndian.PutUint64(page[pageHeader+8*i:], uint64(3+i))
+		}
+		if long {
+			n++
+		}
+		binary.NativeEndian.PutUint16(page[10:], uint16(n))
+		s := &structure{ctx: t.Context(), from: bytes.NewReader(content), page: pageSize, high: 600, seen: map[uint64]bool{}}
+		if err := s.freelist(2); long != errors.Is(err, ErrDamaged) {
+			t.Errorf("%d numbers: %v", n, err)
+		}
+	}
+}
+
 // Two ways to the same page: the walk must not become endless, or exponential.
 func TestPageThatIsUsedTwiceIsFound(t *testing.T) {
 	content := value(os.ReadFile(grown(t)))(t)

@@ -36,8 +36,8 @@ func worlds(n int) []world {
 
 // What operation n is.
 const (
-	lifetime  = 41 // operations until the identity is destroyed
-	opDestroy = 40
+	lifetime  = 11 // operations in the life of an identity
+	opDestroy = 10
 	opDrop    = 0
 )
 
@@ -124,6 +124,9 @@ func acked(line string) (int, bool) {
 	return n, ok && err == nil
 }
 
+// errHadToRecover: nothing is lost, but only thanks to the backup copy.
+var errHadToRecover = errors.New("had to be recovered")
+
 // judge opens a directory in which the operations up to acked were
 // acknowledged, and one more may have been under way. Everything acknowledged
 // must be there, and nothing else. It returns how many operations it holds.
@@ -134,6 +137,9 @@ func judge(dir string, done int, all []world) (int, error) {
 		return 0, fmt.Errorf("identity: %w", err)
 	}
 	n, err := judgeWorldIdentity(f, done, all)
+	if why := f.Health().Recovered; err == nil && why != "" {
+		err = fmt.Errorf("identity after %d %w: %s", done, errHadToRecover, why)
+	}
 	if err = errors.Join(err, f.Check(ctx)); err != nil {
 		return 0, errors.Join(err, f.Close())
 	}
@@ -156,9 +162,6 @@ func judgeWorldIdentity(f *IdentityFile, done int, all []world) (int, error) {
 	got := map[string]IdentityRecord{}
 	for _, id := range list {
 		got[id.ClientID] = id
-	}
-	if why := f.Health().Recovered; why != "" {
-		return 0, fmt.Errorf("identity after %d had to be recovered: %s", done, why)
 	}
 	for n := done; n <= done+1 && n < len(all); n++ {
 		if f.Exists() == all[n].device && reflect.DeepEqual(got, all[n].ids) {
