@@ -27,8 +27,9 @@ const (
 // chain is leaf first; pub is the key that was sent; now is the time to judge
 // by (lifecycle.Clock.VerifyTime); roots are the pinned roots and must not be
 // nil. With previous, the certificate in use, the new one must be for the same
-// subject and names and must end later; without (enrolment) those two are not
-// asked. Every failure wraps ErrCertificate: keep what works, try again.
+// subject and names and must not end earlier; the same end is what a renewal in
+// the same second brings, or an issuer that ends soon itself. Without
+// (enrolment) those two are not asked. Every failure wraps ErrCertificate: keep what works, try again.
 // Refusals are T20 (firmware-notes/attack-surface.md) and ID1 (firmware-notes/faults.md).
 func VerifyChain(chain []*x509.Certificate, roots *x509.CertPool, pub crypto.PublicKey, previous *x509.Certificate, now time.Time) error {
 	for _, check := range []func() error{
@@ -102,8 +103,8 @@ func checkSame(leaf, previous *x509.Certificate) error {
 		return fmt.Errorf("it is for %q, this identity is %q", leaf.Subject, previous.Subject)
 	case !slices.Equal(names(leaf), names(previous)):
 		return fmt.Errorf("its names are %q, this identity's %q", names(leaf), names(previous))
-	case !leaf.NotAfter.After(previous.NotAfter):
-		return fmt.Errorf("it ends %s, no later than the one in use, %s", stamp(leaf.NotAfter), stamp(previous.NotAfter))
+	case leaf.NotAfter.Before(previous.NotAfter):
+		return fmt.Errorf("it ends %s, earlier than the one in use, %s", stamp(leaf.NotAfter), stamp(previous.NotAfter))
 	}
 	return nil
 }

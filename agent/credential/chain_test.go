@@ -80,6 +80,7 @@ func TestHealthyCertificateIsTaken(t *testing.T) {
 		"our clock 4 minutes behind":   func(_ *testing.T, i *issuance) { i.tmpl.NotBefore = i.now.Add(4 * time.Minute) },
 		"life of 100 years":            func(_ *testing.T, i *issuance) { i.tmpl.NotAfter = i.now.AddDate(100, 0, 0) },
 		"life of 1 hour, at enrolment": func(_ *testing.T, i *issuance) { i.previous, i.tmpl.NotAfter = nil, i.now.Add(time.Hour) },
+		"ends with the one in use":     func(_ *testing.T, i *issuance) { i.tmpl.NotAfter = i.previous.NotAfter },
 		"an Ed25519 key": func(t *testing.T, i *issuance) {
 			pub, _, err := ed25519.GenerateKey(rand.Reader)
 			must(t, err)
@@ -151,7 +152,7 @@ func TestCertificateThatWouldBreakTheIdentityIsRefused(t *testing.T) {
 		}, "it ended"},
 		"valid from tomorrow":    {func(_ *testing.T, i *issuance) { i.tmpl.NotBefore = i.now.Add(lifecycle.Day) }, "not valid before"},
 		"ends before it begins":  {func(_ *testing.T, i *issuance) { i.tmpl.NotBefore = i.tmpl.NotAfter.Add(time.Hour) }, "before it begins"},
-		"no later than the old":  {func(_ *testing.T, i *issuance) { i.tmpl.NotAfter = i.previous.NotAfter }, "no later than"},
+		"ends a second earlier":  {func(_ *testing.T, i *issuance) { i.tmpl.NotAfter = i.previous.NotAfter.Add(-time.Second) }, "earlier than the one in use"},
 		"for servers only":       {func(_ *testing.T, i *issuance) { i.tmpl.ExtKeyUsage = i.tmpl.ExtKeyUsage[:1] }, "incompatible key usage"},
 		"for nothing at all":     {func(_ *testing.T, i *issuance) { i.tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} }, "incompatible key usage"},
 		"an authority's":         {func(_ *testing.T, i *issuance) { i.tmpl.IsCA, i.tmpl.BasicConstraintsValid = true, true }, "authority's certificate"},

@@ -130,6 +130,21 @@ func TestID5LostAnswerUsesThePendingKeyAgain(t *testing.T) {
 	})
 }
 
+// Seconds are all that a certificate knows: both end at the same one.
+func TestRenewalInTheSecondOfTheConnectIsTaken(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.on()
+		w.connect()
+		serial, end := w.serial(systemID), w.standing(systemID).NotAfter
+		must(t, w.Renew(context.Background(), systemID, nil))
+		st := w.expect(systemID, lifecycle.Connected)
+		if w.serial(systemID) == serial || !st.NotAfter.Equal(end) {
+			t.Errorf("serial %s, was %s; ends %s, was %s", w.serial(systemID), serial, st.NotAfter, end)
+		}
+		must(t, w.token(systemID))
+	})
+}
+
 // ID1: whatever is wrong with the certificate, the old credential works on.
 func TestID1BadCertificateIsRefusedAndTheOldOneWorksOn(t *testing.T) {
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -144,7 +159,7 @@ func TestID1BadCertificateIsRefusedAndTheOldOneWorksOn(t *testing.T) {
 		"already expired":     {forge: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Second) }},
 		"valid from tomorrow": {forge: func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(day) }},
 		"no client use":       {forge: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }},
-		"ends no later":       {forge: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(day) }},
+		"ends earlier":        {forge: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(day) }},
 		"a megabyte": {forge: func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 1<<20)}}
 		}},
