@@ -27,6 +27,9 @@ func newHost(o platform.Options) (platform.Host, error) { return linux.New(o) }
 
 func controlAddress(runtime string) string { return filepath.Join(runtime, "control.sock") }
 
+// adminAddress is the socket of a site authority in its own directory.
+func adminAddress(runtime string) string { return filepath.Join(runtime, "control.sock") }
+
 func dialControl(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", path)

@@ -22,6 +22,9 @@ func newHost(o platform.Options) (platform.Host, error) { return windows.New(o) 
 // controlAddress is a pipe: one agent a machine, whatever its directories.
 func controlAddress(string) string { return windows.ControlPipe }
 
+// adminAddress is a pipe of its own: an authority may run beside an agent.
+func adminAddress(runtime string) string { return windows.AdminPipe(runtime) }
+
 func dialControl(ctx context.Context, pipe string) (net.Conn, error) {
 	return windows.DialControl(ctx, pipe)
 }

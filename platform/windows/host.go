@@ -18,9 +18,6 @@ import (
 // one call fits both.
 type Options = platform.Options
 
-// ControlPipe is where the agent listens for the command line.
-const ControlPipe = `\\.\pipe\postern-control`
-
 // Host is Windows. Its methods are safe for concurrent use.
 type Host struct {
 	dirs   platform.Dirs
