@@ -71,7 +71,7 @@ func (f *authorityFlags) place() (string, error) {
 	return filepath.Abs(f.dir)
 }
 
-func adminSocket(dir string) string { return controlAddress(filepath.Join(dir, "run")) }
+func adminSocket(dir string) string { return adminAddress(filepath.Join(dir, "run")) }
 
 func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
 	var listen, url string
