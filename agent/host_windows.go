@@ -38,3 +38,6 @@ func platformRoot() bool { return false }
 
 // restrictVerifier has nothing to do: the child is bounded by time alone.
 func restrictVerifier() {}
+
+// syncDirectory has nothing to do: NTFS journals the removal of a file.
+func syncDirectory(string) error { return nil }
