@@ -123,7 +123,7 @@ func fill2(dir string, free int64) error {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return err
 	}
-	take := int64(s.Bavail)*s.Bsize - free
+	take := int64(s.Bavail)*int64(s.Bsize) - free //nolint:unconvert // 32 bits on some machines
 	return os.WriteFile(filepath.Join(dir, "filler"), make([]byte, max(take, 0)), 0o600)
 }
 

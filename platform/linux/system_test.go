@@ -22,7 +22,8 @@ func TestRemoteAndVolatileFileSystemsAreNamed(t *testing.T) {
 		0x1021997: {name: "9p", remote: true}, 0x65735546: {name: "fuse", remote: true}, 0x1021994: {name: "tmpfs", volatile: true},
 		0x794c7630: {name: "overlay", volatile: true}, 0xf2f52010: {name: "f2fs"}, 0x24051905: {name: "ubifs"}, 0x12345: {name: "type 0x12345"},
 	} {
-		st := unix.Statfs_t{Type: magic, Bavail: 10, Bsize: 4096}
+		st := unix.Statfs_t{Bavail: 10, Bsize: 4096}
+		setNumber(&st.Type, magic)
 		got := describe(&st)
 		if got.Type != want.name || got.Remote != want.remote || got.Volatile != want.volatile || got.Free != 40960 {
 			t.Errorf("%#x is %+v, want %+v", magic, got, want)
@@ -32,10 +33,15 @@ func TestRemoteAndVolatileFileSystemsAreNamed(t *testing.T) {
 		t.Errorf("a huge volume has %d bytes free", got.Free)
 	}
 	cifs := uint32(0xff534d42)
-	if got := describe(&unix.Statfs_t{Type: int64(int32(cifs))}); got.Type != "cifs" {
+	var st unix.Statfs_t
+	setNumber(&st.Type, int64(int32(cifs)))
+	if got := describe(&st); got.Type != "cifs" {
 		t.Errorf("a sign-extended number is %+v", got)
 	}
 }
+
+// setNumber fills a field that is as wide as the machine's word.
+func setNumber[T int32 | int64](field *T, n int64) { *field = T(n) }
 
 func TestClockCountsAsSteeredOnlyIfTheKernelSaysSo(t *testing.T) {
 	for _, test := range []struct {
