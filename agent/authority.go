@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"postern/agent/authority/site"
 	"postern/agent/config"
@@ -72,57 +71,6 @@ func (f *authorityFlags) place() (string, error) {
 }
 
 func adminSocket(dir string) string { return adminAddress(filepath.Join(dir, "run")) }
-
-func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
-	var listen, url string
-	var names []string
-	long, example := manual("Be the site authority until SIGTERM. It makes its own root at the first start.",
-		[]string{"sudo postern authority run", "sudo postern authority run --listen 192.0.2.10:8443 --url https://ca.site.local:8443"}, "0 stopped; 1 the address is taken; 7 permission")
-	cmd := &cobra.Command{
-		Use: "run", Short: "Be the site authority", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if url == "" {
-				url = "https://" + listen
-			}
-			return c.runAuthority(cmd.Context(), f, listen, url, names)
-		},
-	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "`address` to answer on")
-	cmd.Flags().StringVar(&url, "url", "", "`URL` under which devices reach it (default https:// and the address)")
-	cmd.Flags().StringSliceVar(&names, "name", nil, "further `names` in its server certificate")
-	return cmd
-}
-
-func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, listen, url string, names []string) error {
-	o, err := c.openAuthority(ctx, f, url, names)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = o.authority.Close() }()
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return control.NewFault(control.ExitFailed, "port-owner", "postern authority run --listen ANOTHER", "authority: %w", err)
-	}
-	run := filepath.Join(o.dir, "run")
-	if err := o.host.Secure(run, platform.Private); err != nil {
-		return errors.Join(accessFault("runtime-dir", err), l.Close())
-	}
-	admin, err := o.host.Listen(ctx, platform.Listener{Name: "authority-admin", Network: "unix", Address: adminSocket(o.dir), Access: platform.Private})
-	if err != nil {
-		return errors.Join(listenFault(err), l.Close())
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return o.authority.Serve(ctx, l) })
-	group.Go(func() error { return o.authority.ServeAdmin(ctx, admin) })
-	o.host.Notify("READY=1")
-	info, err := o.authority.Info(ctx)
-	if err != nil {
-		return err
-	}
-	c.say("site authority on %s, root %s", info.URL, info.RootSHA256)
-	c.say("next: sudo postern authority claim MACHINE%s", f.flag())
-	return group.Wait()
-}
 
 func (f *authorityFlags) flag() string {
 	if f.dir == "" {

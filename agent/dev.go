@@ -102,10 +102,9 @@ func (d *developer) openAuthority(ctx context.Context, group *errgroup.Group) (*
 	if d.flags.offline {
 		return nil, nil //nolint:nilnil // offline there is none
 	}
-	l, err := net.Listen("tcp", d.memory.Authority)
+	l, err := d.host.Listen(ctx, platform.Listener{Name: "authority", Network: network(d.memory.Authority), Address: d.memory.Authority, Loopback: true})
 	if err != nil {
-		return nil, control.NewFault(control.ExitFailed, "port-owner", "postern dev --state-dir ANOTHER",
-			"dev: the authority's address %s is taken: %w", d.memory.Authority, err)
+		return nil, control.NewFault(control.ExitFailed, "port-owner", "postern dev --state-dir ANOTHER", "dev: the authority beside it: %w", err)
 	}
 	if d.memory.Authority = l.Addr().String(); d.save() != nil {
 		d.log.Warn("the authority's address is not remembered", "path", d.memoryPath())

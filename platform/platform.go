@@ -126,6 +126,9 @@ type Listener struct {
 	// Loopback binds the socket to the loopback device, so that the network
 	// cannot reach it whatever its address.
 	Loopback bool
+	// Everywhere lets Address be a wildcard, which is refused otherwise: for a
+	// site authority whose operator said so. Nothing of the agent sets it.
+	Everywhere bool
 	// Access of a unix socket or pipe: Private (0600), or everyone (0666; zero
 	// and Public), so that the program decides by peer.
 	Access Access

@@ -33,7 +33,7 @@ func (h *Host) Listen(ctx context.Context, l platform.Listener) (net.Listener, e
 	if err != nil {
 		return nil, fmt.Errorf("listen %s: %w", l.Address, err)
 	}
-	if want.Addr().IsUnspecified() {
+	if want.Addr().IsUnspecified() && !l.Everywhere {
 		return nil, fmt.Errorf("listen %s: a wildcard address is for the whole network", l.Address)
 	}
 	if want.Addr().Is4() != (l.Network == "tcp4") || l.Network != "tcp4" && l.Network != "tcp6" {

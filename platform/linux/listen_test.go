@@ -82,6 +82,17 @@ func TestAddressesForTheNetworkAreRefused(t *testing.T) {
 	}
 }
 
+func TestWildcardIsListenedOnOnlyWhereItIsMeant(t *testing.T) {
+	ln, err := testHost(t).Listen(t.Context(), platform.Listener{Network: "tcp4", Address: "0.0.0.0:0", Everywhere: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() //nolint:errcheck // a test's listener
+	if protocol, device := options(t, ln); protocol != unix.IPPROTO_TCP || device != "" {
+		t.Errorf("protocol %d on device %q, want tcp on every device", protocol, device)
+	}
+}
+
 func TestTakenPortNamesItsOwner(t *testing.T) {
 	h := testHost(t)
 	l := platform.Listener{Network: "tcp4", Address: "127.0.0.1:0", Loopback: true}
