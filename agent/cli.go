@@ -19,6 +19,7 @@ type cli struct {
 	config                          string
 	stateDir, tokensDir, runtimeDir string
 	json, verbose                   bool
+	deaf                            []string // variables that are not heard
 }
 
 // root builds the verb table.

@@ -24,9 +24,10 @@ func main() {
 
 // run is the program: it returns the exit code and never ends the process.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	deaf := ignoreRootsOfEnvironment()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr}
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, deaf: deaf}
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -34,6 +35,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return control.ExitDone
 	}
 	return c.explain(err)
+}
+
+// ignoreRootsOfEnvironment takes away the variables with which Go would read the
+// system's roots from elsewhere: whoever starts us must not say whom we believe
+// (firmware-notes/authorities.md). token.roots is how an operator does. It
+// comes before anything verifies a chain, because the roots are read once. It
+// returns the names of those that were set.
+func ignoreRootsOfEnvironment() []string {
+	var set []string
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if _, found := os.LookupEnv(name); found && os.Unsetenv(name) == nil {
+			set = append(set, name)
+		}
+	}
+	return set
 }
 
 // explain prints an error for a person (or one JSON line with --json) and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -75,6 +76,9 @@ func (c *cli) runVerb() *cobra.Command {
 func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error {
 	limits(cfg)
 	log := newLog(cfg, c.stderr)
+	if len(c.deaf) > 0 {
+		log.Warn("the environment does not choose roots; token.roots does", "ignored", strings.Join(c.deaf, " "))
+	}
 	options := hostOptions(cfg, log)
 	options.ReadyFD = f.readyFD
 	host, err := newHost(options)
