@@ -12,6 +12,10 @@ import (
 // version is set by the release build: -ldflags "-X main.version=1.2.3".
 var version = "0.1.0-dev"
 
+// commit is the revision that a release was built from; without it the
+// toolchain's stamp serves.
+var commit = ""
+
 // buildTime is the commit's time in RFC 3339, set by the release build. It is
 // the first lower bound of the clock; without it the toolchain's stamp serves.
 var buildTime = ""
@@ -35,11 +39,11 @@ func (c *cli) versionVerb() *cobra.Command {
 			if c.json {
 				return c.printJSON(doc)
 			}
-			commit := ""
+			from := ""
 			if doc.Commit != "" {
-				commit = " (" + doc.Commit[:min(12, len(doc.Commit))] + ")"
+				from = " (" + doc.Commit[:min(12, len(doc.Commit))] + ")"
 			}
-			c.print("postern %s%s %s/%s %s", doc.Version, commit, doc.OS, doc.Arch, doc.Go)
+			c.print("postern %s%s %s/%s %s", doc.Version, from, doc.OS, doc.Arch, doc.Go)
 			return nil
 		},
 	}
@@ -48,7 +52,7 @@ func (c *cli) versionVerb() *cobra.Command {
 func describeBuild() versionDocument {
 	doc := versionDocument{
 		Schema: "postern.version/1", Version: version, Go: runtime.Version(),
-		OS: targetOS, Arch: runtime.GOARCH, Modules: []string{},
+		Commit: commit, OS: targetOS, Arch: runtime.GOARCH, Modules: []string{},
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -57,7 +61,9 @@ func describeBuild() versionDocument {
 	for _, m := range info.Deps {
 		doc.Modules = append(doc.Modules, fmt.Sprintf("%s %s", m.Path, m.Version))
 	}
-	doc.Commit = buildSetting(info, "vcs.revision")
+	if doc.Commit == "" {
+		doc.Commit = buildSetting(info, "vcs.revision")
+	}
 	return doc
 }
 

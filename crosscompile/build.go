@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // Target is one platform that a release is built for.
@@ -51,13 +52,33 @@ func inlined() []string {
 	}
 }
 
+// Stamp is what a release says of itself in postern version. Empty fields are left out.
+type Stamp struct {
+	Version, Commit string
+	Time            time.Time // the commit's
+}
+
+// Extra are further arguments of Build that write the stamp. The toolchain's
+// own stamp is left out: it would differ between a checkout and its copy.
+func (s Stamp) Extra() []string { return []string{"-buildvcs=false", "-ldflags", "-s -w" + s.values()} }
+
+func (s Stamp) values() string {
+	var set string
+	for _, v := range []struct{ name, value string }{{"version", s.Version}, {"commit", s.Commit}} {
+		if v.value != "" {
+			set += " -X main." + v.name + "=" + v.value
+		}
+	}
+	if !s.Time.IsZero() {
+		set += " -X main.buildTime=" + s.Time.UTC().Format(time.RFC3339)
+	}
+	return set
+}
+
 // Flags are the arguments of go build that every release is built with: no
 // build path, no build time, no symbol table, no HTTP/2.
 func Flags(version string) []string {
-	ldflags := "-s -w"
-	if version != "" {
-		ldflags += " -X main.version=" + version
-	}
+	ldflags := "-s -w" + Stamp{Version: version}.values()
 	args := []string{"build", "-trimpath", "-tags", Tags, "-ldflags", ldflags, "-gcflags=all=-l"}
 	for _, p := range inlined() {
 		args = append(args, "-gcflags="+p+"=") // the last pattern that fits a package counts
