@@ -48,6 +48,10 @@ var arrows = map[string][]string{
 	"crosscompile/tests":            {},
 	"crosscompile/bench":            {"crosscompile"},
 	"crosscompile/bench/floor":      {},
+	"crosscompile/qemu":             {"crosscompile", "crosscompile/qemu/port"},
+	"crosscompile/qemu/port":        {},
+	"crosscompile/qemu/guest":       {"crosscompile/qemu/port"},
+	"crosscompile/qemu/exec":        {"crosscompile/qemu", "crosscompile/qemu/port"},
 }
 
 // ours maps modules to the rooms that alone may import them.

@@ -1,0 +1,197 @@
+//go:build linux
+
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"postern/crosscompile/qemu/port"
+)
+
+// Message is one line that a guest said.
+type Message = port.Message
+
+// Job is what a guest is to do.
+type Job = port.Job
+
+// Mount is a mount of a job.
+type Mount = port.Mount
+
+// VM is a running machine. Its methods may be called from any goroutine.
+type VM struct {
+	dir   string
+	lines *queue
+	done  chan struct{} // QEMU has ended and everything that the guest said was read
+	kill  context.CancelFunc
+
+	mu   sync.Mutex // guards what follows
+	err  error      // how QEMU ended
+	said error      // what was wrong with the guest's words
+	exit *Message
+}
+
+// Sentinels of Result.
+var (
+	// ErrNoExit means that the guest ended without an exit line.
+	ErrNoExit = errors.New("the guest ended without an exit line")
+	// ErrCrash means that the console shows a panic, an oops or an out-of-memory kill.
+	ErrCrash = errors.New("the guest's kernel complained")
+)
+
+// Start boots a machine. It ends when the guest powers off, when ctx ends, with
+// Kill, and when this process dies. Its folder is removed by Close.
+func Start(ctx context.Context, s Spec) (*VM, error) {
+	program, err := s.program()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pqemu-") // short: a socket's path has at most 107 bytes
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "port"), Net: "unix"})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	vm := &VM{dir: dir, lines: newQueue(), done: make(chan struct{}), kill: cancel}
+	cmd := exec.CommandContext(ctx, program, s.args(dir)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var words bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &words, &words
+	heard := make(chan error, 1)
+	go func() { heard <- vm.listen(listener, s.Job) }()
+	started := make(chan error, 1)
+	go vm.run(cmd, &words, listener, started, heard)
+	if err := <-started; err != nil {
+		cancel()
+		<-vm.done
+		return nil, errors.Join(fmt.Errorf("start %s: %w", program, err), os.RemoveAll(dir))
+	}
+	return vm, nil
+}
+
+// run starts QEMU and waits for it, on one thread: Pdeathsig follows the thread
+// that started the child.
+func (vm *VM) run(cmd *exec.Cmd, words *bytes.Buffer, listener *net.UnixListener, started chan<- error, heard <-chan error) {
+	runtime.LockOSThread()
+	err := cmd.Start()
+	started <- err
+	if err == nil {
+		if err = cmd.Wait(); err != nil {
+			err = fmt.Errorf("qemu: %w %s", err, strings.TrimSpace(words.String()))
+		}
+	}
+	_ = listener.SetDeadline(time.Now()) // if QEMU never connected
+	said := <-heard
+	_ = listener.Close()
+	vm.mu.Lock()
+	vm.err, vm.said = err, said
+	vm.mu.Unlock()
+	vm.lines.close()
+	close(vm.done)
+}
+
+// listen reads what the guest says until QEMU closes the port.
+func (vm *VM) listen(listener *net.UnixListener, job string) error {
+	conn, err := listener.Accept()
+	if err != nil {
+		return nil // QEMU ended before it connected, and says why itself
+	}
+	defer func() { _ = conn.Close() }()
+	err = port.Read(conn, job, func(m Message) {
+		if m.Kind == port.Exit {
+			vm.mu.Lock()
+			vm.exit = &m
+			vm.mu.Unlock()
+		}
+		vm.lines.put(m)
+	})
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	return nil
+}
+
+// Lines is everything that the guest says, in order; it is closed when the
+// machine has ended. Nothing is lost if nobody reads.
+func (vm *VM) Lines() <-chan Message { return vm.lines.out }
+
+// Wait waits for the end of the machine. If ctx ends first the machine is
+// killed. The error tells how QEMU ended and what was wrong with the guest's words,
+// not whether the guest's job went well: see Result.
+func (vm *VM) Wait(ctx context.Context) error {
+	select {
+	case <-vm.done:
+	case <-ctx.Done():
+		vm.kill()
+		<-vm.done
+		return fmt.Errorf("machine: %w", ctx.Err())
+	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return errors.Join(vm.said, vm.err)
+}
+
+// Result waits for the end and returns the guest's exit line. It is an error if
+// there is none (ErrNoExit), and if the console shows that the kernel
+// complained (ErrCrash), whatever the exit line says.
+func (vm *VM) Result(ctx context.Context) (Message, error) {
+	err := vm.Wait(ctx)
+	vm.mu.Lock()
+	exit := vm.exit
+	vm.mu.Unlock()
+	if line := Complaint(vm.console()); line != "" {
+		return Message{}, errors.Join(err, fmt.Errorf("%w: %s", ErrCrash, line))
+	}
+	if exit == nil {
+		return Message{}, errors.Join(ErrNoExit, err)
+	}
+	return *exit, err
+}
+
+// Kill ends the machine like a power cut and waits until it has ended.
+func (vm *VM) Kill() {
+	vm.kill()
+	<-vm.done
+}
+
+// Close kills the machine and removes its folder.
+func (vm *VM) Close() error {
+	vm.Kill()
+	return os.RemoveAll(vm.dir)
+}
+
+// Console is the path of the console's log, which is for people.
+func (vm *VM) Console() string { return filepath.Join(vm.dir, "console") }
+
+func (vm *VM) console() string {
+	content, _ := os.ReadFile(vm.Console())
+	return string(content)
+}
+
+// Tail returns the last n lines of the console.
+func (vm *VM) Tail(n int) string {
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(vm.console(), "\r", "")), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// Complaint returns the first console line that shows a panic, an oops or an
+// out-of-memory kill, "" if there is none.
+func Complaint(console string) string {
+	bad := regexp.MustCompile(`(?m)^.*(Kernel panic|Internal error: Oops|Oops: |BUG: |Out of memory: Killed|invoked oom-killer|oom-kill:|general protection fault|Unable to handle kernel).*$`)
+	return strings.TrimSpace(bad.FindString(console))
+}
