@@ -39,6 +39,9 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 func othersMayRead(m fs.FileMode) bool  { return m.Perm()&0o077 != 0 }
 func othersMayWrite(m fs.FileMode) bool { return m.Perm()&0o022 != 0 }
 
+// dumpSignal asks for one dump of the state into the log.
+const dumpSignal = syscall.SIGUSR1
+
 func platformRoot() bool { return os.Geteuid() == 0 }
 
 // restrictVerifier bounds the process that checks a database: a damaged file

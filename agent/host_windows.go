@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"net"
+	"syscall"
 
 	"postern/platform"
 	"postern/platform/windows"
@@ -32,6 +33,10 @@ func dialControl(ctx context.Context, pipe string) (net.Conn, error) {
 // Modes say nothing on Windows: the file's own access control decides.
 func othersMayRead(fs.FileMode) bool  { return false }
 func othersMayWrite(fs.FileMode) bool { return false }
+
+// dumpSignal is a signal that this system never sends; postern status shows the
+// same.
+const dumpSignal = syscall.Signal(-1)
 
 // platformRoot is false: a trial serves the flavours that need no rights.
 func platformRoot() bool { return false }

@@ -144,8 +144,8 @@ func (p place) write(t *testing.T, lines ...string) {
 			group = ""
 		}
 	}
-	text := fmt.Sprintf("state_dir = %q\nruntime_dir = %q\ntokens_dir = %q\n%s\n%s\n[arc]\nlisten = [%q]\n",
-		p.dir+"/state", p.dir+"/run", p.dir+"/tokens", group, strings.Join(lines, "\n"), p.arc)
+	text := fmt.Sprintf("state_dir = %q\nruntime_dir = %q\ntokens_dir = %q\n%s\n%s\n[arc]\nlisten = [%q, %q]\n",
+		p.dir+"/state", p.dir+"/run", p.dir+"/tokens", group, strings.Join(lines, "\n"), p.arc, onIPv6(p.arc))
 	if err := os.WriteFile(p.config, []byte(text), 0o644); err != nil { //nolint:gosec // a configuration is public
 		t.Fatal(err)
 	}

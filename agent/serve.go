@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +23,8 @@ const tick = 30 * time.Second
 // ready is called once, after the sockets answer.
 func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 	defer func() { err = errors.Join(err, g.close()) }()
+	signals, unheard := hearSignals() // before anything answers: by default each of them ends a process
+	defer unheard()
 	dirs := g.host.Dirs()
 	if err := g.host.Secure(dirs.Runtime, platform.Public); err != nil {
 		return accessFault("runtime-dir", err)
@@ -50,7 +50,7 @@ func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 	if g.keeper != nil {
 		group.Go(func() error { return g.keeper.Run(ctx) })
 	}
-	group.Go(func() error { return g.tend(ctx) })
+	group.Go(func() error { return g.tend(ctx, signals) })
 	g.writeEnv()
 	g.host.Notify("READY=1")
 	g.log.Info("ready", "event", "ready", "state", g.Status().State, "arc", strings.Join(g.serving.Arc, " "), "imds", strings.Join(g.serving.IMDS, " "))
@@ -106,7 +106,7 @@ func (g *graph) listen(ctx context.Context) (opened listeners, err error) {
 
 func (o *listeners) close() {
 	for _, l := range o.endpoint {
-		_ = l.Listener.Close()
+		_ = l.Close()
 	}
 	if o.control != nil {
 		_ = o.control.Close()
@@ -196,16 +196,13 @@ func (g *graph) writeEnv() {
 
 // tend is the slow loop: the watchdog, the words for the init system, the
 // files under us, and the signals that ask for something.
-func (g *graph) tend(ctx context.Context) error {
+func (g *graph) tend(ctx context.Context, signals <-chan os.Signal) error {
 	every := tick
 	if w := g.host.Watchdog(); w > 0 {
 		every = min(every, w/2)
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	var said string
 	for {
 		if words := g.words(); words != said {
@@ -215,8 +212,8 @@ func (g *graph) tend(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-signals:
-			g.reload()
+		case asked := <-signals:
+			g.heed(ctx, asked)
 		case <-ticker.C:
 			g.keepContact(ctx)
 			if g.checkFiles(ctx) {
