@@ -161,7 +161,7 @@ func (d *Device) dueCheck(a *alarm) func() {
 	if d.check.busy || !a.boot(d.check.at) {
 		return nil
 	}
-	d.check = check{at: a.now.Boot + d.tick, busy: true}
+	d.check = check{at: a.now.Boot + lifecycle.UntilTick(a.now.Boot, d.tick), busy: true}
 	done := func() {
 		d.mu.Lock()
 		d.check.busy = false

@@ -10,7 +10,7 @@ import (
 
 // Times of the loop.
 const (
-	maxTick   = 30 * time.Second // no sleep is longer: clocks step and devices suspend
+	maxTick   = lifecycle.Tick // no sleep is longer
 	shortest  = 100 * time.Millisecond
 	floorStep = time.Hour // how far the floor moves before it is worth a commit of its own
 )
@@ -164,7 +164,7 @@ func transition(from, to lifecycle.State) string {
 // start begins what is due at now and says how long to sleep.
 func (d *Device) start(now lifecycle.Instant) time.Duration {
 	var due []func()
-	alarm := alarm{now: now, wait: d.tick}
+	alarm := alarm{now: now, wait: lifecycle.UntilTick(now.Boot, d.tick)}
 	d.mu.Lock()
 	if d.op == nil {
 		for _, job := range []func(){d.dueCheck(&alarm), d.dueBeat(&alarm)} {

@@ -23,8 +23,8 @@ const (
 	// early, when another one is due: refreshed together, they share a commit.
 	warmTogether = 10
 
-	tick      = 30 * time.Second // no wait is longer: timers stop in suspend
-	warmRetry = time.Second      // when lanes or the upstream gate are taken
+	tick      = lifecycle.Tick // no wait is longer
+	warmRetry = time.Second    // when lanes or the upstream gate are taken
 )
 
 // warmth is what the background knows across rounds.
@@ -68,7 +68,7 @@ func (b *Broker) poke() {
 func (b *Broker) round(ctx context.Context) time.Duration {
 	now := b.now()
 	b.tend(now)
-	next := min(b.refresh(now), tick)
+	next := min(b.refresh(now), lifecycle.UntilTick(now.Boot, tick))
 	return min(next, b.saveWhenQuiet(ctx, next))
 }
 
@@ -81,7 +81,7 @@ func (b *Broker) spread(outage time.Duration) {
 	b.warm.probes, b.warm.probeAt = 0, 0
 	for _, s := range b.slots {
 		s.attempt, s.notBefore = 0, 0
-		s.spread = now.Boot + lifecycle.Spread(outage, rand.Float64())
+		s.spread = now.Boot + lifecycle.Spread(outage, rand.Float64()) //nolint:gosec // jitter is no secret
 	}
 }
 
@@ -184,7 +184,7 @@ func (b *Broker) probe(due []candidate, now lifecycle.Instant) ([]candidate, tim
 	if left == 0 {
 		left = warmLife + lifecycle.Day
 	}
-	wait := lifecycle.Backoff(b.warm.probes, left, rand.Float64())
+	wait := lifecycle.Backoff(b.warm.probes, left, rand.Float64()) //nolint:gosec // jitter is no secret
 	b.warm.probeAt = now.Boot + wait
 	return due[:1], wait
 }
