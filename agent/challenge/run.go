@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"slices"
 	"time"
+
+	"postern/agent/lifecycle"
 )
 
 const (
 	// rescanEvery is the guaranteed interval between comparisons.
-	rescanEvery = 30 * time.Second
+	rescanEvery = lifecycle.Tick
 	// rescanGap is the least time between rescans that events ask for: our own
 	// files cause events too, and access drift is to be seen within 1 s.
 	rescanGap = 500 * time.Millisecond
@@ -27,8 +29,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 	eyes := &patrol{open: k.eyes, log: k.log}
 	defer eyes.close()
 	for {
-		k.scan()
+		// In this order: what happens before the scan is seen by it, and what
+		// happens after it causes a hint.
 		k.setWatch(eyes.arm(k.path))
+		k.scan()
 		last := time.Now()
 		hinted, done := k.wait(ctx, eyes.events())
 		if done {
@@ -60,13 +64,14 @@ func (k *Keeper) wait(ctx context.Context, events <-chan struct{}) (hinted, done
 // more than 30 s, so that a suspend, which stops timers, delays it no longer.
 func (k *Keeper) untilNext() time.Duration {
 	now := k.age.now()
+	tick := lifecycle.UntilTick(k.age.boot(), rescanEvery)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	left, ok := k.keys.next(now)
 	if !ok {
-		return rescanEvery
+		return tick
 	}
-	return min(max(left, rescanGap), rescanEvery)
+	return min(max(left, rescanGap), tick)
 }
 
 // Rescan asks Run to compare the directory soon. It never blocks.
@@ -117,7 +122,7 @@ func (k *Keeper) scan() {
 // lapse refuses challenges from now on and voids those that are open: whoever
 // can reach the directory now may have read them.
 func (k *Keeper) lapse(err error) {
-	k.drift(err)
+	_ = k.drift(err) // noted there
 	k.mu.Lock()
 	h := k.dir
 	k.mu.Unlock()
