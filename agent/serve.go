@@ -14,10 +14,11 @@ import (
 
 	"postern/agent/control"
 	"postern/agent/endpoint"
+	"postern/agent/lifecycle"
 	"postern/platform"
 )
 
-const tick = 30 * time.Second
+const tick = lifecycle.Tick
 
 // serve opens the listeners, says that it is ready, and runs until ctx ends.
 // ready is called once, after the sockets answer.
@@ -201,20 +202,21 @@ func (g *graph) tend(ctx context.Context, signals <-chan os.Signal) error {
 	if w := g.host.Watchdog(); w > 0 {
 		every = min(every, w/2)
 	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
+	timer := time.NewTimer(every)
+	defer timer.Stop()
 	var said string
 	for {
 		if words := g.words(); words != said {
 			g.host.Notify("STATUS=" + words)
 			said = words
 		}
+		timer.Reset(lifecycle.UntilTick(g.clock.Now().Boot, every))
 		select {
 		case <-ctx.Done():
 			return nil
 		case asked := <-signals:
 			g.heed(ctx, asked)
-		case <-ticker.C:
+		case <-timer.C:
 			g.keepContact(ctx)
 			if g.checkFiles(ctx) {
 				g.host.Notify("WATCHDOG=1")
