@@ -63,10 +63,10 @@ func checkProxyLoopback(context.Context, *facts) finding {
 func excepts(list string) bool {
 	local := 0
 	for item := range strings.SplitSeq(list, ",") {
-		switch item = strings.TrimSpace(item); {
-		case item == "*":
+		switch item = strings.TrimSpace(item); item {
+		case "*":
 			return true
-		case item == "localhost":
+		case "localhost":
 			local++
 		default:
 			if a, err := netip.ParseAddr(item); err == nil && a.IsLoopback() && a.Is4() {

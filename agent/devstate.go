@@ -143,7 +143,7 @@ func freeOr(address string) string {
 }
 
 func (d *developer) save() error {
-	raw, err := json.Marshal(d.memory)
+	raw, err := json.Marshal(d.memory) //nolint:gosec // into a private file
 	if err != nil {
 		return err
 	}

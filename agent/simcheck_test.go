@@ -75,23 +75,23 @@ type simAnswer struct {
 }
 
 // get is one HTTP request of a program on this device.
-func (s *simulation) get(base, version string, key simKey, header http.Header) (*http.Response, string, error) {
+func (s *simulation) get(base, version string, key simKey, header http.Header) (status int, challenge, body string, err error) {
 	query := url.Values{"api-version": {version}, "resource": {key.resource}, "client_id": {key.clientID}}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+base+"/metadata/identity/oauth2/token?"+query.Encode(), nil)
 	if err != nil {
-		return nil, "", err
+		return 0, "", "", err
 	}
 	req.Header = header
 	client := &http.Client{Transport: &http.Transport{DialContext: s.sim.Dial, DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, "", err
+		return 0, "", "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	return resp, string(body), err
+	content, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header.Get("Www-Authenticate"), string(content), err
 }
 
 // request asks as a program does: by IMDS, or by Arc with its challenge.
@@ -101,20 +101,20 @@ func (s *simulation) request(key simKey, arc bool) (simAnswer, error) {
 	if arc {
 		base, version = simArc, "2020-06-01"
 	}
-	resp, body, err := s.get(base, version, key, header)
-	if err == nil && arc && resp.StatusCode == http.StatusUnauthorized {
-		path := strings.TrimPrefix(resp.Header.Get("Www-Authenticate"), "Basic realm=")
+	status, challenge, body, err := s.get(base, version, key, header)
+	if err == nil && arc && status == http.StatusUnauthorized {
+		path := strings.TrimPrefix(challenge, "Basic realm=")
 		secret, rerr := os.ReadFile(path)
 		if rerr != nil {
 			return simAnswer{}, fmt.Errorf("challenge: %w", rerr)
 		}
 		header.Set("Authorization", "Basic "+string(secret))
-		resp, body, err = s.get(base, version, key, header)
+		status, _, body, err = s.get(base, version, key, header)
 	}
 	if err != nil {
 		return simAnswer{}, err
 	}
-	a := simAnswer{status: resp.StatusCode, body: body}
+	a := simAnswer{status: status, body: body}
 	if a.status == http.StatusOK {
 		a.claims, err = readClaims(body)
 	}

@@ -90,15 +90,6 @@ func putFile(temp, path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// create gives the file its name only if nothing stands there. The caller
-// holds the lock file, so nobody comes between the two calls.
-func createFile(temp, path string) error {
-	if !missing(path) {
-		return errors.Join(fmt.Errorf("%s: %w", path, fs.ErrExist), discard(temp))
-	}
-	return putFile(temp, path)
-}
-
 // discard removes a file of ours; it is no error if there is none.
 func discard(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

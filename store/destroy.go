@@ -99,7 +99,7 @@ func (f *IdentityFile) removeAll() error {
 // is why the file is also removed, and why what it sealed goes too.
 func overwrite(path string, o Options) error {
 	if notRegular(path) != nil {
-		return nil // no key of ours
+		return nil //nolint:nilerr // no key of ours
 	}
 	file, err := o.OpenFile(path, os.O_WRONLY)
 	if errors.Is(err, fs.ErrNotExist) {

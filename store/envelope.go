@@ -98,7 +98,7 @@ func (p place) String() string { return fmt.Sprintf("%s %.80q", p.bucket, p.key)
 func (p place) associated(header []byte) []byte {
 	out := make([]byte, 0, len(header)+4+len(p.bucket)+len(p.key))
 	out = append(out, header...)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(p.bucket)))
+	out = binary.BigEndian.AppendUint32(out, uint32(len(p.bucket))) //nolint:gosec // a bucket has a short name
 	out = append(out, p.bucket...)
 	return append(out, p.key...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // handle is an open bbolt file together with its descriptor, which we keep
@@ -106,9 +107,9 @@ func mapFile(f *os.File, path string, o Options, readOnly bool) (*handle, error)
 	}
 	_ = f.Close() // bbolt has closed it already, unless it panicked
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, locked(path, o)
-	case errors.Is(err, bolt.ErrInvalid), errors.Is(err, bolt.ErrChecksum), errors.Is(err, bolt.ErrVersionMismatch):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%s: %w: %w", path, err, ErrDamaged)
 	}
 	return nil, fmt.Errorf("%s: %w", path, err)

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -43,7 +44,7 @@ func killedWriter(t *testing.T, dir string, done, to, acks, spins int) (int, err
 		}
 		last = n
 		if seen++; seen == acks+1 {
-			spin(spins) // into the middle of the next operation
+			runtime.KeepAlive(spin(spins)) // into the middle of the next operation
 			if err := cmd.Process.Kill(); err != nil {
 				return 0, err
 			}

@@ -36,8 +36,6 @@ func unwritable(err error) bool {
 	return false
 }
 
-func readOnlyFS(err error) bool { return errors.Is(err, errorWriteProtect) }
-
 func endedFromOutside(*os.ProcessState) bool { return false } // it cannot be told
 
 // syncDir: names are journalled by the file system; a directory has no flush.

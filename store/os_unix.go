@@ -31,9 +31,6 @@ func unwritable(err error) bool {
 	return false
 }
 
-// readOnlyFS reports whether err is the refusal of a read-only file system.
-func readOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
-
 // endedFromOutside reports whether a process was ended by a signal that no
 // fault of its own raises.
 func endedFromOutside(p *os.ProcessState) bool {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 )
+
+var crashImages = flag.Int("store.images", 500, "images of TestPowerCut…")
 
 // disk is a model of a directory on a disk that loses power. Written data is
 // on the disk when its file was synced, a name when the directory was synced.

@@ -54,10 +54,10 @@ func checkStructure(ctx context.Context, f io.ReaderAt, size, limit int64) error
 	if err != nil {
 		return err
 	}
-	if m.high < 4 || m.high > uint64(size)/m.page {
+	if m.high < 4 || m.high > uint64(size)/m.page { //nolint:gosec // the size of a file is not negative
 		return fmt.Errorf("%d pages of %d in a file of %d bytes: %w", m.high, m.page, size, ErrDamaged)
 	}
-	s := &structure{ctx: ctx, from: f, page: int64(m.page), high: m.high, seen: map[uint64]bool{0: true, 1: true}}
+	s := &structure{ctx: ctx, from: f, page: int64(m.page), high: m.high, seen: map[uint64]bool{0: true, 1: true}} //nolint:gosec // parseMeta bounds it
 	if err := s.freelist(m.freelist); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func readMeta(f io.ReaderAt, size int64) (meta, error) {
 		}
 		boltLike = boltLike || looksLikeMeta(page)
 		m, ok := parseMeta(page)
-		if !ok || at != 0 && at != int64(m.page) {
+		if !ok || at != 0 && at != int64(m.page) { //nolint:gosec // parseMeta bounds it
 			continue
 		}
 		if !found || m.txid > best.txid {
@@ -280,7 +280,7 @@ func (s *structure) bucket(value []byte, id uint64) error {
 // part returns the key bytes of the element at at, if it and extra bytes after
 // it lie inside the page. pos counts from the element.
 func part(page []byte, at int, pos, n, extra uint32) ([]byte, bool) {
-	from := uint64(at) + uint64(pos)
+	from := uint64(at) + uint64(pos) //nolint:gosec // at is an index
 	if from+uint64(n)+uint64(extra) > uint64(len(page)) {
 		return nil, false
 	}

@@ -89,7 +89,7 @@ func fullDisk(dir string) error {
 			return fmt.Errorf("%d bytes free: %w", step%24*4096, err)
 		}
 		if cacheErr != nil && c.Health().Mode != ModeMemory && c.Health().Problem == "" {
-			return fmt.Errorf("%d bytes free: cache %v, health %+v", step%24*4096, cacheErr, c.Health())
+			return fmt.Errorf("%d bytes free: cache %v, health %+v", step%24*4096, cacheErr, c.Health()) //nolint:errorlint // both are told, neither is the cause
 		}
 		if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
 			return err
@@ -274,7 +274,7 @@ func startReadOnly(dir string) error {
 	}
 	c.Stage(Change{PutTokens: []TokenRecord{token("a", "r", 1)}})
 	if c.Commit(ctx) == nil || f.Exists() || f.Damaged() != nil || c.Health().Mode != ModeMemory {
-		return fmt.Errorf("identity %v, cache %+v", f.Damaged(), c.Health())
+		return fmt.Errorf("identity %v, cache %+v", f.Damaged(), c.Health()) //nolint:errorlint // there may be none
 	}
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
 		return err

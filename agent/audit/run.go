@@ -49,7 +49,7 @@ func later(a, b time.Time) time.Time {
 // until ctx ends. It does not wake while there is nothing to do. It returns
 // nil; Close writes the rest.
 func (l *Log) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		var timer *time.Timer
 		var after <-chan time.Time
 		if wait, some := l.round(ctx); some {
@@ -64,10 +64,8 @@ func (l *Log) Run(ctx context.Context) error {
 		if timer != nil {
 			timer.Stop()
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // round does what is due and returns the time until there is more; false if

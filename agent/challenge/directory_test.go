@@ -124,7 +124,7 @@ func TestNoChallengeInADirectoryThatDrifted(t *testing.T) {
 	if names := h.names(); len(names) != 0 {
 		t.Errorf("files in a directory that others can use: %q", names)
 	}
-	mustDirError(t, k, "mode is 0777")
+	_ = mustDirError(t, k, "mode is 0777")
 	if health := k.Health(); !strings.Contains(health.Problem, "mode is 0777") || health.Fix != dir.Fix {
 		t.Errorf("health: %+v", health)
 	}
@@ -147,7 +147,7 @@ func TestDriftIsFoundByTheRescanAlone(t *testing.T) {
 	k.scan()
 	mustRefuse(t, k, alice, secret, "")
 	h.chmod(0o750)
-	mustDirError(t, k, "0755") // not before the rescan has seen it right
+	_ = mustDirError(t, k, "0755") // not before the rescan has seen it right
 }
 
 func TestOS4ReplacedDirectoryThatFitsIsAdopted(t *testing.T) {
@@ -162,7 +162,7 @@ func TestOS4ReplacedDirectoryThatFitsIsAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mkdir()
-	mustDirError(t, k, "another directory")
+	_ = mustDirError(t, k, "another directory")
 	k.scan()
 	mustRefuse(t, k, alice, secret, "")
 	path, secret := mint(t, k, alice)

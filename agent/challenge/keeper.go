@@ -353,9 +353,12 @@ func ownName(name string) bool {
 	for i := range len(stem) {
 		c := stem[i]
 		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (c == '-') || !dash && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+		if dash != (c == '-') || !dash && !isHex(c) {
 			return false
 		}
 	}
 	return true
 }
+
+// isHex reports whether c is a hexadecimal digit in lower case.
+func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }

@@ -27,7 +27,7 @@ var badFiles = []struct{ name, text, want string }{
 	{"misspelt key", "\n\nlog-levl = \"info\"", `3: log-levl: is not a known key; did you mean log_level?`},
 	{"key of a table at the top", "listen = []", `1: listen: is not a known key; did you mean arc.listen?`},
 	{"key of another table", "[arc]\nallow = \"anyone\"", `2: arc.allow: is not a known key; did you mean imds.allow?`},
-	{"misspelt table", "[autority]", `1: autority: is not a known key; did you mean [authority]?`},
+	{"misspelt table", "[autority]", `1: autority: is not a known key; did you mean [authority]?`}, //nolint:misspell // that is what it is for
 	{"misspelt table of a list", "[[grants]]\nwho = \"uid:1\"", `1: grants: is not a known key; did you mean [[grant]]?`},
 	{"misspelt key in the second of a list", grantHead + "[[grant]]\nwho = \"uid:1\"\nresource = [\"*\"]\nidentity = \"system\"\nresources = [\"*\"]\n",
 		`7: grant.resource: is not a known key; did you mean grant.resources?`},

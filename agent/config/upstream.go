@@ -45,8 +45,8 @@ func tokenSection() section {
 	}}
 }
 
-func inIdentity(name, doc, fallback string, at func(*Identity) any) field {
-	return field{name: name, doc: doc, fallback: fallback, at: func(t any) any { return at(t.(*Identity)) }}
+func inIdentity(name, fallback string, at func(*Identity) any) field {
+	return field{name: name, fallback: fallback, at: func(t any) any { return at(t.(*Identity)) }}
 }
 
 func identitySection() section {
@@ -59,15 +59,15 @@ func identitySection() section {
 		},
 		each: func(c *Config) []any { return pointers(c.Identities) },
 		fields: []field{
-			inIdentity("kind", "", "UserAssigned",
+			inIdentity("kind", "UserAssigned",
 				func(i *Identity) any { return &i.Kind }).oneOf("SystemAssigned", "UserAssigned"),
-			inIdentity("name", "", "",
+			inIdentity("name", "",
 				func(i *Identity) any { return &i.Name }).checked(printable).needed().like("telemetry"),
-			inIdentity("client_id", "", "",
+			inIdentity("client_id", "",
 				func(i *Identity) any { return &i.ClientID }).checked(ownID).needed().like("7b1e4a52-9d0c-4a5e-8f63-0c2b6f1d9e37"),
-			inIdentity("object_id", "", "", func(i *Identity) any { return &i.ObjectID }).checked(clientID),
-			inIdentity("tenant_id", "", "", func(i *Identity) any { return &i.TenantID }).checked(clientID),
-			inIdentity("resource_id", "", "", func(i *Identity) any { return &i.ResourceID }).checked(printable),
+			inIdentity("object_id", "", func(i *Identity) any { return &i.ObjectID }).checked(clientID),
+			inIdentity("tenant_id", "", func(i *Identity) any { return &i.TenantID }).checked(clientID),
+			inIdentity("resource_id", "", func(i *Identity) any { return &i.ResourceID }).checked(printable),
 		},
 	}
 }

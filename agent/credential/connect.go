@@ -39,7 +39,7 @@ func (o Onboarding) step(format string, args ...any) {
 // device that is connected, or whose identity cannot be read, is refused with
 // the command that fits. Errors are *Problem.
 func (d *Device) Connect(ctx context.Context, o Onboarding) (Standing, error) {
-	return d.onboard("connect", o, func() (string, error) {
+	return d.onboard("connect", func() (string, error) {
 		if err := d.mayConnect(o); err != nil {
 			return "", err
 		}
@@ -57,12 +57,12 @@ func (d *Device) Connect(ctx context.Context, o Onboarding) (Standing, error) {
 // still lives, is withdrawn; keys of user-assigned identities that were
 // exposed are withdrawn and destroyed, to be enrolled anew. Errors are *Problem.
 func (d *Device) Reconnect(ctx context.Context, o Onboarding) (Standing, error) {
-	return d.onboard("reconnect", o, func() (string, error) { return d.reconnect(ctx, o) })
+	return d.onboard("reconnect", func() (string, error) { return d.reconnect(ctx, o) })
 }
 
 // onboard is what connect and reconnect share: one at a time, one event, one
 // kind of error.
-func (d *Device) onboard(op string, o Onboarding, work func() (string, error)) (Standing, error) {
+func (d *Device) onboard(op string, work func() (string, error)) (Standing, error) {
 	end, err := d.begin(op)
 	if err != nil {
 		return Standing{}, err
@@ -198,7 +198,7 @@ func sameIdentity(leaf *x509.Certificate, before *store.IdentityRecord) error {
 	}
 	chain, err := parseChain(before.Current.Chain)
 	if err != nil || leaf.Subject.CommonName == chain[0].Subject.CommonName {
-		return nil
+		return nil //nolint:nilerr // what cannot be read names nobody, and is being replaced
 	}
 	return &Problem{
 		ID: "claim-of-another", Op: "claim", Fix: fixReclaim,

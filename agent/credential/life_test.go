@@ -16,7 +16,7 @@ func TestIdentityLivesToTheLastSecondOfItsCertificateThenContactsNobody(t *testi
 		w.on().calm()
 		st := w.connect()
 		w.ca.set(func(a *authority) { a.fail = down })
-		w.wait(st.NotAfter.Add(-time.Second).Sub(time.Now()))
+		w.wait(time.Until(st.NotAfter.Add(-time.Second)))
 		now := w.expect(systemID, lifecycle.Offline)
 		if now.Credential == nil || !now.Until.Equal(st.NotAfter) {
 			t.Errorf("a second before the end: credential %v, until %s", now.Credential, now.Until)

@@ -46,7 +46,7 @@ func (d *Device) reconnectable(o Onboarding) (dev store.DeviceRecord, before *st
 		// not given up by mistake.
 		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Damaged, Reason: words(damaged), Fix: store.FixOf(damaged)})
 	case damaged != nil:
-		return dev, nil, nil
+		return dev, nil, nil //nolint:nilerr // what is damaged is being replaced
 	case !enrolled:
 		return dev, nil, stateProblem("reconnect", Standing{State: lifecycle.Unenrolled, Fix: fixConnect})
 	case moved:

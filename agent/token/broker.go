@@ -137,7 +137,7 @@ func (b *Broker) Token(ctx context.Context, r Request) (Token, error) {
 	}
 	now := b.now()
 	m, forced := b.cached(&a, now)
-	if left := m.left(now); left > 0 && !forced && !(standing.State.MayIssue() && wantsFresher(m, left)) {
+	if left := m.left(now); left > 0 && !forced && (!standing.State.MayIssue() || !wantsFresher(m, left)) {
 		return b.answer(&a, m, left, now, sourceCache), nil
 	}
 	return b.fresh(ctx, &a, m, forced, now)

@@ -164,7 +164,7 @@ func (b *Broker) failedLocked(f *flight, err error, now lifecycle.Instant) {
 	}
 	s.attempt++
 	s.lastError = err.Error()
-	s.notBefore = now.Boot + lifecycle.Backoff(s.attempt, s.minted.left(now), rand.Float64())
+	s.notBefore = now.Boot + lifecycle.Backoff(s.attempt, s.minted.left(now), rand.Float64()) //nolint:gosec // jitter is no secret
 }
 
 // report writes one line for a fetch; for failures, which a broken link

@@ -324,7 +324,9 @@ func TestGatesForPeersAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPeerGates()
 		for i := range uint32(maxPeers) {
-			p.pass(platform.UIDPeer(i))
+			if err := p.pass(platform.UIDPeer(i)); err != nil {
+				t.Errorf("peer %d: %v", i, err)
+			}
 		}
 		for i := range uint32(peerBurst + 1) { // newcomers share one gate
 			err := p.pass(platform.UIDPeer(10000 + i))
@@ -336,7 +338,9 @@ func TestGatesForPeersAreBounded(t *testing.T) {
 			t.Errorf("%d gates, want %d", len(p.gates), maxPeers)
 		}
 		after(peerBurst * time.Second)
-		p.pass("uid:77777")
+		if err := p.pass("uid:77777"); err != nil {
+			t.Errorf("after all went idle: %v", err)
+		}
 		if len(p.gates) != 1 {
 			t.Errorf("%d gates after all went idle, want 1", len(p.gates))
 		}

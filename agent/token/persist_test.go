@@ -18,7 +18,7 @@ import (
 // since every commit waits for the disk.
 func quickDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "postern-")
+	dir, err := os.MkdirTemp("/dev/shm", "postern-") //nolint:usetesting // t.TempDir cannot be told where
 	if err != nil {
 		return t.TempDir()
 	}
@@ -46,7 +46,7 @@ func (w *world) reopened(dir string) {
 	if err := w.cache.Close(); err != nil {
 		w.t.Fatal(err)
 	}
-	cache, contact := openCache(w.t, dir), w.Broker.contact
+	cache, contact := openCache(w.t, dir), w.contact
 	w.restart(func(o *Options) { o.Cache, o.Contact = cache, contact })
 }
 

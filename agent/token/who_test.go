@@ -3,6 +3,7 @@ package token
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"postern/platform"
 )
@@ -66,7 +67,7 @@ func FuzzParseWho(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		w, err := parseWho(text)
 		if err != nil {
-			if strings.ContainsAny(err.Error(), "\n\r\x1b\x9b") {
+			if strings.ContainsAny(err.Error(), "\n\r\x1b\u009b") || !utf8.ValidString(err.Error()) {
 				t.Errorf("the error repeats control characters: %q", err)
 			}
 			return

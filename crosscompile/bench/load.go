@@ -131,7 +131,7 @@ func errIf(yes bool, text string) error {
 
 func get(url, header, value string) unit {
 	return func(client *http.Client) error {
-		_, _, err := call(client, url, header, value, http.StatusOK)
+		_, err := call(client, url, header, value, http.StatusOK)
 		return err
 	}
 }
@@ -139,7 +139,7 @@ func get(url, header, value string) unit {
 // handshake is two requests and the read of a file between them.
 func handshake(url string) unit {
 	return func(client *http.Client) error {
-		head, _, err := call(client, url, "Metadata", "true", http.StatusUnauthorized)
+		head, err := call(client, url, "Metadata", "true", http.StatusUnauthorized)
 		if err != nil {
 			return err
 		}
@@ -151,26 +151,26 @@ func handshake(url string) unit {
 		if err != nil {
 			return err
 		}
-		_, _, err = call(client, url, "Authorization", "Basic "+string(key), http.StatusOK)
+		_, err = call(client, url, "Authorization", "Basic "+string(key), http.StatusOK)
 		return err
 	}
 }
 
-func call(client *http.Client, url, header, value string, want int) (http.Header, []byte, error) {
+func call(client *http.Client, url, header, value string, want int) (http.Header, error) {
 	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	req.Header.Set("Metadata", "true")
 	req.Header.Set(header, value)
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err == nil && resp.StatusCode != want {
 		err = fmt.Errorf("status %d, want %d: %s", resp.StatusCode, want, body)
 	}
-	return resp.Header, body, err
+	return resp.Header, err
 }

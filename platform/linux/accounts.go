@@ -70,7 +70,7 @@ func readLimited(path string, limit int64) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close() // read only
+	defer func() { _ = f.Close() }() // read only
 	b, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return ""

@@ -86,7 +86,7 @@ func parseACL(value []byte) ([]aclEntry, error) {
 // where /proc is not mounted the ACL cannot be known, which is an error.
 func (h *Host) readACL(n *node, attr string) ([]aclEntry, error) {
 	value, err := growing(func(b []byte) (int, error) { return unix.Fgetxattr(n.fd, attr, b) })
-	if err == unix.EBADF {
+	if errors.Is(err, unix.EBADF) {
 		name := fmt.Sprintf("/proc/self/fd/%d", n.fd)
 		value, err = growing(func(b []byte) (int, error) { return unix.Getxattr(name, attr, b) })
 	}
@@ -111,7 +111,7 @@ func growing(read func([]byte) (int, error)) ([]byte, error) {
 		if err == nil {
 			return b[:n], nil
 		}
-		if err != unix.ERANGE || size >= aclMaxLen {
+		if !errors.Is(err, unix.ERANGE) || size >= aclMaxLen {
 			return nil, err
 		}
 	}

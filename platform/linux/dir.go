@@ -281,14 +281,14 @@ func (d *dir) Names() ([]platform.Entry, error) {
 			return err
 		}
 		f := os.NewFile(uintptr(n.fd), d.node.path)
-		defer f.Close() // read only
+		defer func() { _ = f.Close() }() // read only
 		names, err := f.Readdirnames(-1)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
 			e, err := entry(d.node.fd, name)
-			if err == unix.ENOENT {
+			if errors.Is(err, unix.ENOENT) {
 				continue // it left while we looked
 			}
 			if err != nil {

@@ -48,7 +48,7 @@ func (h *Host) prepareDir(path string, a platform.Access, uid, gid uint32) error
 	if err == nil {
 		return nil // the account itself will verify it
 	}
-	if err != unix.ENOENT {
+	if !errors.Is(err, unix.ENOENT) {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if err := unix.Lstat(filepath.Dir(path), &st); err == nil && st.Uid == uid {
@@ -84,7 +84,7 @@ func (h *Host) giveDir(parent *node, name string, p policy, uid, gid uint32) err
 		return err
 	}
 	if p.gid >= 0 {
-		gid = uint32(p.gid)
+		gid = uint32(p.gid) //nolint:gosec // a gid has 32 bits, -1 is sifted out above
 	}
 	if err := unix.Fchown(n.fd, int(uid), int(gid)); err != nil {
 		return &os.PathError{Op: "chown", Path: filepath.Join(parent.path, name), Err: err}

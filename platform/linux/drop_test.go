@@ -95,7 +95,7 @@ func childHost(base string) (*Host, error) {
 		TokensDir:  filepath.Join(base, "run", "tokens"),
 		Config:     filepath.Join(base, "etc", "postern.toml"),
 		Group:      os.Getenv("GROUP"),
-	}, "/", noEnv)
+	}, noEnv)
 }
 
 func TestRootPreparesAndTheAgentRunsWithoutIt(t *testing.T) {

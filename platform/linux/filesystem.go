@@ -77,7 +77,7 @@ func (h *Host) FileSystem(path string) (platform.FileSystem, error) {
 }
 
 func describe(st *unix.Statfs_t) platform.FileSystem {
-	magic := int64(uint32(st.Type)) // 32 bits in the kernel, sign-extended on some machines
+	magic := int64(uint32(st.Type)) //nolint:gosec // 32 bits in the kernel, sign-extended on some machines
 	known, ok := fileSystemOf(magic)
 	if !ok {
 		known.name = fmt.Sprintf("type %#x", magic)
@@ -86,8 +86,8 @@ func describe(st *unix.Statfs_t) platform.FileSystem {
 		Type:     known.name,
 		Volatile: known.volatile,
 		Remote:   known.remote,
-		ReadOnly: int64(st.Flags)&unix.ST_RDONLY != 0,
-		Free:     free(uint64(st.Bavail), uint64(st.Bsize)),
+		ReadOnly: int64(st.Flags)&unix.ST_RDONLY != 0, //nolint:unconvert // it has 32 bits on some machines
+		Free:     free(st.Bavail, uint64(st.Bsize)),   //nolint:gosec // a block has a size above 0
 	}
 }
 
@@ -96,5 +96,5 @@ func free(blocks, size uint64) int64 {
 	if size != 0 && blocks > math.MaxInt64/size {
 		return math.MaxInt64
 	}
-	return int64(blocks * size)
+	return int64(blocks * size) //nolint:gosec // at most MaxInt64, see above
 }

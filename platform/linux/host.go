@@ -19,7 +19,7 @@ import (
 const (
 	DefaultStateDir      = "/var/lib/postern"
 	DefaultRuntimeDir    = "/run/postern"
-	DefaultTokensLiteral = "/var/opt/azcmagent/tokens"
+	DefaultTokensLiteral = "/var/opt/azcmagent/tokens" //nolint:gosec // a directory, no credential
 	DefaultConfig        = "/etc/postern/postern.toml"
 )
 
@@ -60,11 +60,11 @@ var _ platform.Host = (*Host)(nil)
 // New returns the host with the directories of o. It opens nothing, makes
 // nothing and needs no rights; sockets that the init system handed to this
 // process become its own, so call it once. The paths but Config must be absolute.
-func New(o Options) (*Host, error) { return newHost(o, "/", os.Getenv) }
+func New(o Options) (*Host, error) { return newHost(o, os.Getenv) }
 
-// newHost reads the system's files below facts and the environment through env.
-func newHost(o Options, facts string, env func(string) string) (*Host, error) {
-	h := &Host{log: o.Log, group: o.Group, sticky: o.AllowSticky, facts: facts, gid: -1, held: map[string]*dir{}}
+// newHost reads the environment through env.
+func newHost(o Options, env func(string) string) (*Host, error) {
+	h := &Host{log: o.Log, group: o.Group, sticky: o.AllowSticky, facts: "/", gid: -1, held: map[string]*dir{}}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,9 +88,9 @@ func newHost(o Options, facts string, env func(string) string) (*Host, error) {
 		}
 		*p = clean
 	}
-	h.bootID = readBootID(facts)
-	h.overflow = readOverflowUID(facts)
-	h.accounts.root = facts
+	h.bootID = readBootID(h.facts)
+	h.overflow = readOverflowUID(h.facts)
+	h.accounts.root = h.facts
 	h.init = newInitSystem(env, o.ReadyFD)
 	inherited, err := inheritSockets(env)
 	if err != nil {
@@ -137,7 +137,7 @@ func (h *Host) Administrator(p platform.Peer) bool {
 	return ok && (id == 0 || id == uid())
 }
 
-func uid() uint32 { return uint32(os.Geteuid()) }
+func uid() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits
 
 // Peer says which account holds the other end of c (firmware-notes/attack-surface.md).
 // Ask once, at accept: the answer needs the other end to be open.

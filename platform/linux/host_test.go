@@ -28,7 +28,7 @@ func testHost(t testing.TB) *Host {
 		Config:        filepath.Join(base, "postern.toml"),
 		Group:         strconv.Itoa(platformtest.Reader()),
 		Log:           slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}, "/", noEnv)
+	}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestTokenDirectoryIsFoundThroughTheLiteralPath(t *testing.T) {
 	literal := filepath.Join(base, "literal")
 	dirs := func() platform.Dirs {
 		t.Helper()
-		h, err := newHost(Options{RuntimeDir: filepath.Join(base, "run"), TokensLiteral: literal}, "/", noEnv)
+		h, err := newHost(Options{RuntimeDir: filepath.Join(base, "run"), TokensLiteral: literal}, noEnv)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestTokenDirectoryIsFoundThroughTheLiteralPath(t *testing.T) {
 }
 
 func TestDefaultsAreThoseOfTheConventions(t *testing.T) {
-	h, err := newHost(Options{StateDir: "/data/postern/"}, "/", noEnv)
+	h, err := newHost(Options{StateDir: "/data/postern/"}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestDefaultsAreThoseOfTheConventions(t *testing.T) {
 
 func TestRelativePathsAreRefused(t *testing.T) {
 	for _, o := range []Options{{StateDir: "state"}, {RuntimeDir: "./run"}, {TokensDir: "t"}, {StateDir: "/a\x00b"}} {
-		if _, err := newHost(o, "/", noEnv); err == nil {
+		if _, err := newHost(o, noEnv); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
 	}

@@ -77,9 +77,9 @@ func listening(fd int) (network, address string, err error) {
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return "tcp4", netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil
+		return "tcp4", netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil //nolint:gosec // a port has 16 bits
 	case *unix.SockaddrInet6:
-		return "tcp6", netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)).String(), nil
+		return "tcp6", netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)).String(), nil //nolint:gosec // a port has 16 bits
 	case *unix.SockaddrUnix:
 		return "unix", sa.Name, nil
 	}

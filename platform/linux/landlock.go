@@ -76,7 +76,7 @@ func (h *Host) landlock(abi int, c platform.Confinement) error {
 	if abi >= 4 {
 		size += unsafe.Sizeof(attr.Handled_access_net)
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0) //nolint:gosec // the call has no wrapper
 	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return errno
@@ -149,9 +149,9 @@ func addRule(ruleset int, path string, rights uint64) error {
 	if rights == 0 {
 		return nil
 	}
-	attr := unix.LandlockPathBeneathAttr{Allowed_access: rights, Parent_fd: int32(fd)}
+	attr := unix.LandlockPathBeneathAttr{Allowed_access: rights, Parent_fd: int32(fd)} //nolint:gosec // a descriptor has 31 bits
 	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
-		uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
+		uintptr(unsafe.Pointer(&attr)), 0, 0, 0) //nolint:gosec // the call has no wrapper
 	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return errno

@@ -60,7 +60,7 @@ func (h *Host) Notify(state string) {
 		h.log.Debug("init system does not listen", "error", err)
 		return
 	}
-	defer c.Close() // a datagram is sent or it is not
+	defer func() { _ = c.Close() }() // a datagram is sent or it is not
 	if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 		return
 	}

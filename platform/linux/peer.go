@@ -65,7 +65,7 @@ func (h *Host) tcpPeer(c *net.TCPConn) platform.Peer {
 		// ENOENT is also what a kernel without the TCP part of sock_diag says.
 		// It has it if it finds our own end, which is open: then the client's
 		// end is gone.
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			if _, err := sockDiag(ours, theirs); err == nil {
 				return platform.Unknown
 			}

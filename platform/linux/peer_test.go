@@ -24,7 +24,7 @@ func playCaller() error {
 	if len(f) != 3 {
 		return fmt.Errorf("told %q", f)
 	}
-	h, err := newHost(Options{}, "/", noEnv)
+	h, err := newHost(Options{}, noEnv)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func BenchmarkPeer(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.Close() //nolint:errcheck // a benchmark's connection
-	h, err := newHost(Options{}, "/", noEnv)
+	h, err := newHost(Options{}, noEnv)
 	if err != nil {
 		b.Fatal(err)
 	}

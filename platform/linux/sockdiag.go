@@ -33,9 +33,9 @@ var errNoDiag = errors.New("no sock_diag")
 // unix.ENOENT: there is none.
 func sockDiag(local, remote netip.AddrPort) (socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	switch err {
-	case nil:
-	case unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EPERM, unix.EACCES:
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return socket{}, fmt.Errorf("%w: %w", errNoDiag, err)
 	default: // too many open files: the next one may succeed
 		return socket{}, err
@@ -69,7 +69,7 @@ func recvFromKernel(fd int, buf []byte) (int, error) {
 func diagRequest(local, remote netip.AddrPort) []byte {
 	b := make([]byte, nlHeaderLen+diagReqLen)
 	ne := binary.NativeEndian
-	ne.PutUint32(b[0:], uint32(len(b)))
+	ne.PutUint32(b[0:], nlHeaderLen+diagReqLen)
 	ne.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	ne.PutUint16(b[6:], unix.NLM_F_REQUEST)
 	ne.PutUint32(b[8:], diagSequence)
@@ -103,7 +103,7 @@ func parseDiag(b []byte) (socket, error) {
 	m := b[nlHeaderLen:size]
 	switch {
 	case typ == unix.NLMSG_ERROR && len(m) >= 4:
-		if code := int32(ne.Uint32(m)); code < 0 && code > -4096 {
+		if code := int32(ne.Uint32(m)); code < 0 && code > -4096 { //nolint:gosec // a negative errno, as the kernel writes it
 			return socket{}, unix.Errno(-code)
 		}
 		return socket{}, fmt.Errorf("%w: error without a number", errDiag)

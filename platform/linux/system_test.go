@@ -182,7 +182,7 @@ func TestInitSystemIsToldByPathAndAbstractName(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close() //nolint:errcheck // a test's socket
-		h, err := newHost(Options{}, "/", env("NOTIFY_SOCKET", name))
+		h, err := newHost(Options{}, env("NOTIFY_SOCKET", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestInitSystemIsToldByPathAndAbstractName(t *testing.T) {
 
 func TestInitSystemThatIsGoneOrNonsenseIsNoError(t *testing.T) {
 	for _, name := range []string{"", "relative", filepath.Join(t.TempDir(), "gone"), "@postern-test-gone"} {
-		h, err := newHost(Options{}, "/", env("NOTIFY_SOCKET", name))
+		h, err := newHost(Options{}, env("NOTIFY_SOCKET", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +218,7 @@ func TestReadyDescriptorHearsOneNewlineAndIsClosed(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := newHost(Options{ReadyFD: fd}, "/", noEnv)
+	h, err := newHost(Options{ReadyFD: fd}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestWatchdogIsOursOnly(t *testing.T) {
 		usec, pid string
 		want      time.Duration
 	}{{"60000000", "", time.Minute}, {"60000000", pid, time.Minute}, {"60000000", "1", 0}, {"", "", 0}, {"-5", "", 0}, {"x", "", 0}, {"99999999999999999999", "", 0}} {
-		h, err := newHost(Options{}, "/", env("WATCHDOG_USEC", test.usec, "WATCHDOG_PID", test.pid))
+		h, err := newHost(Options{}, env("WATCHDOG_USEC", test.usec, "WATCHDOG_PID", test.pid))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,15 +49,15 @@ func (h *Host) openStep(dirfd int, name string, flags int, mode uint32) (int, er
 	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
 	if !h.without.openat2.Load() {
 		how := &unix.OpenHow{
-			Flags:   uint64(flags),
+			Flags:   uint64(flags), //nolint:gosec // bits of open(2)
 			Mode:    uint64(mode),
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		}
 		fd, err := ignoringEINTR(func() (int, error) { return unix.Openat2(dirfd, name, how) })
-		switch err {
-		case unix.ENOSYS:
+		switch {
+		case errors.Is(err, unix.ENOSYS):
 			h.without.openat2.Store(true)
-		case unix.EPERM: // perhaps a seccomp filter: ask the older call, which knows
+		case errors.Is(err, unix.EPERM): // perhaps a seccomp filter: ask the older call, which knows
 		default:
 			return fd, err
 		}
@@ -68,7 +68,7 @@ func (h *Host) openStep(dirfd int, name string, flags int, mode uint32) (int, er
 func ignoringEINTR(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}

@@ -64,15 +64,15 @@ func RunHostile(t *testing.T, open func(t *testing.T) platform.Host) {
 }
 
 // file makes a private file through the host.
-func (s suite) file(t *testing.T, name string) string {
+func (s suite) file(t *testing.T) string {
 	t.Helper()
-	path := s.path(name)
+	path := s.path("file")
 	must(t, s.WriteFile(path, []byte("secret"), platform.Private))
 	return path
 }
 
 func modes(t *testing.T, s suite) {
-	file, dir := s.file(t, "file"), s.path("dir")
+	file, dir := s.file(t), s.path("dir")
 	must(t, s.Secure(dir, platform.Private))
 	for bit := range 9 {
 		mode := uint32(1) << bit
@@ -130,12 +130,12 @@ func parentLinks(t *testing.T, s suite) {
 	// A magic link of /proc leads anywhere without being a path.
 	d, err := os.Open(s.path("real"))
 	must(t, err)
-	defer d.Close() // read only
+	defer func() { _ = d.Close() }() // read only
 	wantAccess(t, s.Check(fmt.Sprintf("/proc/self/fd/%d/file", d.Fd()), platform.Private))
 }
 
 func hardLinks(t *testing.T, s suite) {
-	file := s.file(t, "file")
+	file := s.file(t)
 	must(t, os.Link(file, s.path("other")))
 	access := wantAccess(t, s.Check(file, platform.Private))
 	if !strings.Contains(access.Problem, "links") {
@@ -169,7 +169,7 @@ func oddTypes(t *testing.T, s suite) {
 		wantAccess(t, err)
 		wantAccess(t, s.Check(filepath.Join(path, "below"), platform.Private))
 	}
-	_, err = s.OpenDir(s.file(t, "file"), platform.Private)
+	_, err = s.OpenDir(s.file(t), platform.Private)
 	wantAccess(t, err)
 }
 
@@ -223,7 +223,7 @@ func hiddenACL(t *testing.T, s suite) {
 	}
 	wantAccess(t, s.Secure(dir, platform.TokenReaders))
 
-	file := s.file(t, "file")
+	file := s.file(t)
 	setACL(t, file, "access", acl(tagUser, Stranger, 6, 0)) // asleep behind the mask, awake at the next chmod
 	access = wantAccess(t, s.Check(file, platform.Private))
 	if access.Readers != "" {
@@ -270,7 +270,7 @@ func groupACL(t *testing.T, s suite) {
 }
 
 func owners(t *testing.T, s suite) {
-	file, dir := s.file(t, "file"), s.path("dir")
+	file, dir := s.file(t), s.path("dir")
 	must(t, s.Secure(dir, platform.Private))
 	for _, path := range []string{file, dir} {
 		must(t, os.Chown(path, Stranger, 0))

@@ -64,7 +64,7 @@ func parseTable(b []byte, size int, row func([]byte) tcpRow) ([]tcpRow, error) {
 	}
 	n := uint64(binary.LittleEndian.Uint32(b))
 	b = b[tableHeaderLen:]
-	if n*uint64(size) > uint64(len(b)) {
+	if n*uint64(size) > uint64(len(b)) { //nolint:gosec // the size of a row, a constant of the caller
 		return nil, errTable
 	}
 	rows := make([]tcpRow, 0, n)

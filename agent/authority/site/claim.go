@@ -2,7 +2,6 @@ package site
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"maps"
@@ -184,8 +183,7 @@ func (a *Authority) readOneTime(compact string) (oneTime, error) {
 	if token.Header.KeyID != a.kid || c.Issuer != provisioner {
 		return c, errors.New("one-time token: issued by another provisioner")
 	}
-	var pub crypto.PublicKey = a.claims.key.Public()
-	if err := token.Verify(pub, jws.ES256); err != nil {
+	if err := token.Verify(a.claims.key.Public(), jws.ES256); err != nil {
 		return c, err
 	}
 	now := a.now()

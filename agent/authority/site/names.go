@@ -32,12 +32,15 @@ func validGUID(s string) bool {
 	}
 	for i := range len(s) {
 		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if c := s[i]; dash != (c == '-') || !dash && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+		if c := s[i]; dash != (c == '-') || !dash && !isHex(c) {
 			return false
 		}
 	}
 	return true
 }
+
+// isHex reports whether c is a hexadecimal digit in lower case.
+func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
 
 const defaultGroup = "default"
 

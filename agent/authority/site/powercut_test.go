@@ -30,9 +30,8 @@ type image struct {
 // camera takes an image at each commit.
 type camera struct {
 	*world
-	images  []image
-	seen    image // what is acknowledged so far
-	pending string
+	images []image
+	seen   image // what is acknowledged so far
 }
 
 func newCamera(t *testing.T) *camera {

@@ -50,10 +50,10 @@ func serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	err := server.Serve(l)
 	close(ended)
 	<-stopped
-	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
-	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	return nil
 }
 
 // limit makes Accept wait while n connections are open: newcomers stay in the

@@ -252,9 +252,8 @@ func TestRenewalKeepsNamesAndLifetimeAndTheOldOneStaysValid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.claim(ClaimRequest{Machine: "gw"})
-	body := signBody(t, newKey(t), token)
 	key := newKey(t)
-	body = signBody(t, key, token)
+	body := signBody(t, key, token)
 	body["notAfter"] = "240h"
 	d := &device{key, chainOf(t, w.post(nil, "/sign", body))}
 	w.clock.add(100 * time.Hour)

@@ -239,6 +239,7 @@ func TestServeOnLoopbackSpeaksHTTP1AndStopsGracefully(t *testing.T) {
 	w.must(err)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	w.must(err)
+	w.must(res.Body.Close())
 	if res.StatusCode != 200 {
 		t.Errorf("status %d", res.StatusCode)
 	}
