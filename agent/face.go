@@ -30,10 +30,14 @@ func (g *graph) wireEndpoint() (err error) {
 	o := endpoint.Options{
 		Tokens: g.broker, Peer: g.host.Peer, MayIMDS: g.mayIMDS, Instance: g.instance,
 		Workloads: g.workloads.all(), StateDir: g.host.Dirs().State,
-		Log: g.log, Audit: g.denialEvent, Served: g.served,
+		Log: g.log, Audit: g.denialEvent, Served: g.served, Connections: connectionsFor(openFiles()),
 	}
 	if g.keeper != nil {
 		o.Keeper = g.keeper
+	}
+	if o.Connections < allConnections {
+		g.log.Warn("few open files are allowed, so fewer connections are served", "event", "open-files",
+			"allowed", openFiles(), "connections", o.Connections, "fix", "raise the limit of open files to 256 (ulimit -n, LimitNOFILE=)")
 	}
 	g.endpoint, err = endpoint.New(o)
 	return err

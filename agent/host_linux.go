@@ -39,6 +39,15 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 func othersMayRead(m fs.FileMode) bool  { return m.Perm()&0o077 != 0 }
 func othersMayWrite(m fs.FileMode) bool { return m.Perm()&0o022 != 0 }
 
+// openFiles is how many files this process may have open.
+func openFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return unlimitedNumber // then none is known that would be in the way
+	}
+	return uint64(limit.Cur) //nolint:unconvert // its type differs by architecture
+}
+
 // dumpSignal asks for one dump of the state into the log.
 const dumpSignal = syscall.SIGUSR1
 

@@ -34,6 +34,9 @@ func dialControl(ctx context.Context, pipe string) (net.Conn, error) {
 func othersMayRead(fs.FileMode) bool  { return false }
 func othersMayWrite(fs.FileMode) bool { return false }
 
+// openFiles is not limited on this system.
+func openFiles() uint64 { return unlimitedNumber }
+
 // dumpSignal is a signal that this system never sends; postern status shows the
 // same.
 const dumpSignal = syscall.Signal(-1)

@@ -79,7 +79,7 @@ type Options struct {
 	StateDir string
 	// Connections bounds what is served at once; 0 means 128, more is not
 	// possible. Lower it where few descriptors are allowed: 16 must remain for
-	// store, upstream and watcher.
+	// store, upstream and watcher. One peer gets a quarter of it.
 	Connections int
 	// Log may be nil.
 	Log *slog.Logger

@@ -59,7 +59,7 @@ func removals() []removal {
 		{"gate.go", `if f.local && !fromThisMachine(c) {`, `if false {`, "TestNetworkGetsNotOneByte"},
 		{"gate.go", `if remote.IsLoopback() {`, `if true {`, "TestOnlyThisMachineMayConnectWhereThereIsNoSecret"},
 		{"gate.go", `own.share = f.workload.peer()`, `own.share = own.peer`, "TestWorkloadPaysForItsOwnConnections"},
-		{"limits.go", `if l.perPeer[p] >= maxPerPeer {`, `if false {`, "TestAPeerIsHeldTo32ConnectionsAndOthersAreServed"},
+		{"limits.go", `if l.perPeer[p] >= l.share {`, `if false {`, "TestAPeerIsHeldTo32ConnectionsAndOthersAreServed"},
 		{"limits.go", `if len(l.conns) < l.max {`, `if true {`, "TestConnection129WaitsWhileNoneIsIdle"},
 		{"limits.go", `if !c.armed {`, `if false {`, "TestAnswerThatIsNotReadIsGivenUpAfter10Seconds"},
 		{"arc.go", `len(values) > 1 || len(v) > maxAuthorization || `, ``, "TestEP3EveryOtherAuthorizationGetsAFreshChallenge"},

@@ -21,7 +21,8 @@ const (
 // limits counts the connections of all listeners. Nothing that is being served
 // is closed for a newcomer.
 type limits struct {
-	max int
+	max   int
+	share int // of one peer
 
 	mu        sync.Mutex
 	conns     map[*conn]http.ConnState // guarded by mu
@@ -37,7 +38,7 @@ func newLimits(most int) *limits {
 		most = maxConnections
 	}
 	return &limits{
-		max: most, conns: make(map[*conn]http.ConnState), idle: make(map[*conn]uint64),
+		max: most, share: max(1, min(maxPerPeer, most/4)), conns: make(map[*conn]http.ConnState), idle: make(map[*conn]uint64),
 		perPeer: make(map[platform.Peer]int), freed: make(chan struct{}, 1),
 	}
 }
@@ -52,7 +53,7 @@ func (l *limits) open() int {
 func (l *limits) join(p platform.Peer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.perPeer[p] >= maxPerPeer {
+	if l.perPeer[p] >= l.share {
 		return false
 	}
 	l.perPeer[p]++

@@ -192,6 +192,9 @@ func TestNetworkGetsNotOneByte(t *testing.T) {
 
 func TestMoreConnectionsThan128CannotBeAskedFor(t *testing.T) {
 	for asked, want := range map[int]int{0: 128, -1: 128, 64: 64, 128: 128, 1000: 128} {
+		if l := newLimits(asked); l.share != max(1, want/4) {
+			t.Errorf("of %d connections one peer may have %d, want a quarter", want, l.share)
+		}
 		if got := newLimits(asked).max; got != want {
 			t.Errorf("%d: %d, want %d", asked, got, want)
 		}
