@@ -70,7 +70,7 @@ func statusLines(st control.Status, colour bool) []string {
 	for _, caller := range st.Callers[:min(1, len(st.Callers))] {
 		add("last asked", "%s  %s  %s  %s", caller.Time.Format(time.TimeOnly), who(caller), caller.Resource, caller.Agent)
 	}
-	add("clock", "%s (%s) · floor %s", trusted(st.Clock.Trusted), st.Clock.Reason, st.Clock.Floor.Format(time.DateOnly))
+	add("clock", "%s (%s) · floor %s", trusted(st.Clock.Trusted), st.Clock.Reason, known(st.Clock.Floor))
 	add("store", "%s · %s written today · key protection: %s", bytesText(st.Store.Bytes), bytesText(st.Store.WrittenBytes), st.Store.Protection)
 	add("endpoint", "%s", endpointLine(st.Endpoint))
 	add("sandbox", "%s", st.Sandbox)
@@ -166,6 +166,14 @@ func who(caller control.LastCaller) string {
 		return caller.Peer
 	}
 	return fmt.Sprintf("%s (%s)", caller.Peer, caller.User)
+}
+
+// known is the day of t, where there is one.
+func known(t time.Time) string {
+	if t.IsZero() {
+		return "not known yet"
+	}
+	return t.Format(time.DateOnly)
 }
 
 func trusted(yes bool) string {

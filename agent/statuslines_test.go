@@ -1,0 +1,36 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/agent/control"
+	"postern/agent/lifecycle"
+)
+
+// TestStatusShowsNoTimeThatNobodyKnows: an agent that was just built and has
+// neither seen its authority nor issued anything knows no floor, no end and no
+// contact.
+func TestStatusShowsNoTimeThatNobodyKnows(t *testing.T) {
+	st := control.Status{
+		State: lifecycle.Unenrolled, Now: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC), Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
+		Identities: []control.Identity{{Name: "gw", State: lifecycle.Unenrolled}}, Authority: control.Authority{URL: "https://ca.test"},
+	}
+	page := strings.Join(statusLines(st, false), "\n")
+	if strings.Contains(page, "0001-") || !strings.Contains(page, "floor not known yet") || !strings.Contains(page, "last contact never") {
+		t.Errorf("the page:\n%s", page)
+	}
+	doc, err := json.Marshal(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(doc), "0001-") || strings.Contains(string(doc), "floor") {
+		t.Errorf("the document: %s", doc)
+	}
+	st.Clock.Floor = time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	if page := strings.Join(statusLines(st, false), "\n"); !strings.Contains(page, "floor 2026-11-20") {
+		t.Errorf("the page:\n%s", page)
+	}
+}
