@@ -30,8 +30,28 @@ func FetchPackage(ctx context.Context, name, arch string) (string, error) {
 	return fetch(ctx, name+"-"+arch, arch, func(*apt) (string, error) { return name, nil })
 }
 
-// fetch resolves a name and unpacks it under pointer, which remembers where.
+// fetch resolves a package's name and unpacks it under pointer, which remembers where.
 func fetch(ctx context.Context, pointer, arch string, resolve func(*apt) (string, error)) (string, error) {
+	return fetchTo(ctx, pointer, arch, func(a *apt) (string, error) {
+		name, err := resolve(a)
+		if err != nil {
+			return "", err
+		}
+		r, err := a.record(ctx, name)
+		if err != nil {
+			return "", err
+		}
+		dir := filepath.Join(filepath.Dir(a.dir), fmt.Sprintf("%s_%s_%s", name, strings.ReplaceAll(r.version, ":", "%3a"), arch))
+		if _, err := os.Stat(dir); err == nil {
+			return dir, nil
+		}
+		return dir, a.unpack(ctx, name, r, dir)
+	})
+}
+
+// fetchTo makes something that takes the network, if what pointer names is
+// missing or old.
+func fetchTo(ctx context.Context, pointer, arch string, do func(*apt) (string, error)) (string, error) {
 	cache, err := Cache()
 	if err != nil {
 		return "", err
@@ -46,11 +66,15 @@ func fetch(ctx context.Context, pointer, arch string, resolve func(*apt) (string
 	if known != "" && age < fresh {
 		return known, nil
 	}
-	dir, err := renew(ctx, cache, arch, resolve)
-	if err != nil {
-		if known != "" {
-			return known, nil
-		}
+	a, err := newApt(ctx, cache, arch)
+	dir := ""
+	if err == nil {
+		dir, err = do(a)
+	}
+	switch {
+	case err != nil && known != "":
+		return known, nil // offline: an old one is better than none
+	case err != nil:
 		return "", err
 	}
 	return dir, os.WriteFile(pointer, []byte(dir), 0o644)
@@ -70,26 +94,6 @@ func pointed(pointer string) (string, time.Duration) {
 		return "", 0
 	}
 	return string(content), time.Since(info.ModTime())
-}
-
-func renew(ctx context.Context, cache, arch string, resolve func(*apt) (string, error)) (string, error) {
-	a, err := newApt(ctx, cache, arch)
-	if err != nil {
-		return "", err
-	}
-	name, err := resolve(a)
-	if err != nil {
-		return "", err
-	}
-	r, err := a.record(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, fmt.Sprintf("%s_%s_%s", name, strings.ReplaceAll(r.version, ":", "%3a"), arch))
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	return dir, a.unpack(ctx, name, r, dir)
 }
 
 // FetchKernel fetches Debian's kernel of a flavour: cloud-arm64, cloud-amd64,

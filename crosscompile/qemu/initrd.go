@@ -23,6 +23,11 @@ func Initrd(ctx context.Context, k Kernel, arch, file string, job Job, a *Archiv
 	if err != nil {
 		return err
 	}
+	return Pack(k, guest, file, content, a, modules...)
+}
+
+// Pack is Initrd with a PID 1 and a job of the caller's own.
+func Pack(k Kernel, guest, file string, job []byte, a *Archive, modules ...string) error {
 	a.Node("dev/console", 0o600, 'c', 5, 1)
 	a.Node("dev/null", 0o666, 'c', 1, 3)
 	for _, dir := range []string{"proc", "sys", "run", "newroot", "etc", "bin"} {
@@ -30,7 +35,7 @@ func Initrd(ctx context.Context, k Kernel, arch, file string, job Job, a *Archiv
 	}
 	a.Dir("tmp", 0o777|fs.ModeSticky)
 	a.Copy("init", 0o755, guest)
-	a.File("job.json", 0o644, content)
+	a.File("job.json", 0o644, job)
 	if err := k.Pack(a, slices.Concat(base(), modules)...); err != nil {
 		return err
 	}

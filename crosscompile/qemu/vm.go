@@ -172,6 +172,8 @@ func (vm *VM) Kill() {
 // Close kills the machine and removes its folder.
 func (vm *VM) Close() error {
 	vm.Kill()
+	for range vm.lines.out { // lets its goroutine end
+	}
 	return os.RemoveAll(vm.dir)
 }
 

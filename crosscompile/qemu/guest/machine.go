@@ -110,20 +110,45 @@ func loopback() error {
 	return nil
 }
 
-// switchRoot mounts the root, moves the kernel's file systems into it, frees
-// the initramfs and becomes the root's init.
-func switchRoot(job port.Job) error {
-	const root = "/newroot"
-	if job.Root == nil || len(job.Init) == 0 {
-		return errors.New("switch: the job names no root or no init")
-	}
-	if err := mount(*job.Root, root); err != nil {
+// enterRoot mounts the root, moves what is mounted at dirs into it and makes it /.
+func enterRoot(root port.Mount, dirs ...string) error {
+	const to = "/newroot"
+	if err := mount(root, to); err != nil {
 		return err
 	}
-	for _, dir := range []string{"/dev", "/proc", "/sys"} {
-		if err := syscall.Mount(dir, root+dir, "", syscall.MS_MOVE, ""); err != nil {
+	for _, dir := range dirs {
+		if err := syscall.Mount(dir, to+dir, "", syscall.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("move %s: %w", dir, err)
 		}
+	}
+	if err := os.Chdir(to); err != nil {
+		return err
+	}
+	if err := syscall.Mount(".", "/", "", syscall.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	if err := syscall.Chroot("."); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// jobRoot makes a root with more programs the place of the job; the files of
+// /job stay where they are.
+func jobRoot(root port.Mount) error {
+	if err := os.MkdirAll("/job", 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount("/job", "/job", "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind /job: %w", err)
+	}
+	return enterRoot(root, "/dev", "/proc", "/sys", "/tmp", "/run", "/job")
+}
+
+// switchRoot frees the initramfs, enters the root and becomes its init.
+func switchRoot(job port.Job) error {
+	if job.Root == nil || len(job.Init) == 0 {
+		return errors.New("switch: the job names no root or no init")
 	}
 	entries, err := os.ReadDir("/")
 	if err != nil {
@@ -134,16 +159,7 @@ func switchRoot(job port.Job) error {
 			_ = os.Remove("/" + e.Name())
 		}
 	}
-	if err := os.Chdir(root); err != nil {
-		return err
-	}
-	if err := syscall.Mount(".", "/", "", syscall.MS_MOVE, ""); err != nil {
-		return fmt.Errorf("move the root: %w", err)
-	}
-	if err := syscall.Chroot("."); err != nil {
-		return fmt.Errorf("chroot: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
+	if err := enterRoot(*job.Root, "/dev", "/proc", "/sys"); err != nil {
 		return err
 	}
 	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux", "HOME=/"}, job.Env...)

@@ -68,6 +68,11 @@ func first() error {
 	if err := hello(w, job.ID, job.Mode); err != nil {
 		return err
 	}
+	if job.Mode == "job" && job.Root != nil {
+		if err := jobRoot(*job.Root); err != nil {
+			return err
+		}
+	}
 	for _, m := range job.Mounts {
 		if err := mount(m, m.Dir); err != nil {
 			return err

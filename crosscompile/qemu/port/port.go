@@ -46,7 +46,7 @@ type Job struct {
 	Deadline int      `json:"deadline,omitempty"` // seconds; then SIGQUIT, 5 s later SIGKILL; 0 for none
 	Mounts   []Mount  `json:"mounts,omitempty"`
 	Bring    []string `json:"bring,omitempty"` // files, or directories whose files are brought back after the job
-	Root     *Mount   `json:"root,omitempty"`  // mode switch: what becomes /; Dir is ignored
+	Root     *Mount   `json:"root,omitempty"`  // what becomes /, its Dir is ignored; /job of the initramfs is seen there, too
 	Init     []string `json:"init,omitempty"`  // mode switch: the init and its arguments
 }
 
