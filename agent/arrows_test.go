@@ -30,6 +30,8 @@ var arrows = map[string][]string{
 	"agent/authority/jws":           {},
 	"platform/linux":                {"platform"},
 	"platform/windows":              {"platform"},
+	"platform/linux/init":           {},
+	"platform/linux/install":        {"platform/linux/init"},
 	"platform/platformtest":         {"platform", "platform/linux", "platform/windows"},
 	"agent/authority":               {"agent/lifecycle"},
 	"agent/credential":              {"agent/lifecycle", "store"},
