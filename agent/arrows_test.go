@@ -54,6 +54,10 @@ var arrows = map[string][]string{
 	"crosscompile/qemu/port":        {},
 	"crosscompile/qemu/guest":       {"crosscompile/qemu/port"},
 	"crosscompile/qemu/exec":        {"crosscompile/qemu", "crosscompile/qemu/port"},
+	"crosscompile/qemu/powercut":    {"platform", "platform/linux", "store"},
+
+	"crosscompile/qemu/powercut/writer": {"agent/credential", "agent/lifecycle", "crosscompile/qemu/powercut", "store"},
+
 }
 
 // ours maps modules to the rooms that alone may import them.
