@@ -57,7 +57,6 @@ var arrows = map[string][]string{
 	"crosscompile/qemu/powercut":    {"platform", "platform/linux", "store"},
 
 	"crosscompile/qemu/powercut/writer": {"agent/credential", "agent/lifecycle", "crosscompile/qemu/powercut", "store"},
-
 }
 
 // ours maps modules to the rooms that alone may import them.
