@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,11 +18,12 @@ func TestFailedEnrolmentIsRepeatedWithTheSameKey(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.on()
 		w.connect()
-		failing := 3
+		var failing atomic.Int32
+		failing.Store(3)
 		w.ca.set(func(a *authority) {
 			a.fail = func(call string) error {
-				if call == "enroll" && failing > 0 {
-					failing--
+				if call == "enroll" && failing.Load() > 0 {
+					failing.Add(-1)
 					return errDown
 				}
 				return nil
@@ -29,7 +31,7 @@ func TestFailedEnrolmentIsRepeatedWithTheSameKey(t *testing.T) {
 		})
 		w.ca.assign(userIdentity(userID, "telemetry"))
 		var pending []byte
-		w.await(6*time.Minute, "failed", func() bool { return failing == 2 })
+		w.await(6*time.Minute, "failed", func() bool { return failing.Load() == 2 })
 		records, err := w.file.Identities()
 		must(t, err)
 		i := slices.IndexFunc(records, func(r store.IdentityRecord) bool { return r.ClientID == userID })

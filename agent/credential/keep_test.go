@@ -285,7 +285,8 @@ func TestLogHoldsNoSecret(t *testing.T) {
 		_, err := w.Connect(context.Background(), o)
 		must(t, err)
 		w.ca.assign(userIdentity(userID, "telemetry"))
-		offered := w.ca.offer[userID]
+		var offered string
+		w.ca.set(func(a *authority) { offered = a.offer[userID] })
 		w.wait(10 * time.Minute)
 		must(t, w.Renew(context.Background(), "", nil))
 		w.refuse("renew", "assignments")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,13 +205,14 @@ func TestRejectedAsksOnceAnHourAndHeals(t *testing.T) {
 
 func TestRejectedByTheIssuerAsksTheIssuer(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		known, probes := false, 0
+		var known atomic.Bool
+		var probes atomic.Int32
 		w.options = func(o *Options) {
 			o.Probe = func(_ context.Context, with *Credential) error {
-				if probes++; with == nil {
+				if probes.Add(1); with == nil {
 					return errors.New("probed with nothing")
 				}
-				if !known {
+				if !known.Load() {
 					return refusal(lifecycle.ClassRejected, "token", "invalid_client")
 				}
 				return refusal(lifecycle.ClassDenied, "token", "no role") // known, and may not do this
@@ -224,11 +226,11 @@ func TestRejectedByTheIssuerAsksTheIssuer(t *testing.T) {
 		_ = w.token(systemID)
 		w.expect(systemID, lifecycle.Rejected)
 		w.wait(5*time.Hour + time.Minute)
-		if probes != 5 {
-			t.Errorf("%d probes in 5 h", probes)
+		if n := probes.Load(); n != 5 {
+			t.Errorf("%d probes in 5 h", n)
 		}
 		w.expect(systemID, lifecycle.Rejected) // although the authority's list knows it
-		known = true
+		known.Store(true)
 		w.wait(time.Hour + time.Minute)
 		w.expect(systemID, lifecycle.Connected)
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,19 +15,33 @@ import (
 // sick makes the file fail as a test wants it.
 type sick struct {
 	identityFile
+	mu              sync.Mutex
 	update, destroy error
 }
 
+// fail makes updates and the destruction end in these errors from now on.
+func (s *sick) fail(update, destroy error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.update, s.destroy = update, destroy
+}
+
+func (s *sick) ailments() (update, destroy error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.update, s.destroy
+}
+
 func (s *sick) Update(f func(*store.IdentityTx) error) error {
-	if s.update != nil {
-		return s.update
+	if err, _ := s.ailments(); err != nil {
+		return err
 	}
 	return s.identityFile.Update(f)
 }
 
 func (s *sick) Destroy() error {
-	if s.destroy != nil {
-		return s.destroy
+	if _, err := s.ailments(); err != nil {
+		return err
 	}
 	return s.identityFile.Destroy()
 }
@@ -47,7 +62,7 @@ func TestFactsThatCannotBeStoredAreStoredLater(t *testing.T) {
 		w.connect()
 		w.wait(time.Minute)
 		must(t, w.Renew(context.Background(), "", nil))
-		file.update = errIO
+		file.fail(errIO, nil)
 		must(t, w.token(systemID))
 		w.wait(30 * time.Minute)
 		if n := len(w.seen(EventStoreFailed)); n < 3 || n > 8 {
@@ -57,7 +72,7 @@ func TestFactsThatCannotBeStoredAreStoredLater(t *testing.T) {
 			t.Error("the old certificate was withdrawn before the proof was stored")
 		}
 		w.expect(systemID, lifecycle.Connected)
-		file.update = nil
+		file.fail(nil, nil)
 		w.wait(10 * time.Minute)
 		if records, _ := w.file.Identities(); records[0].Current.Proven.IsZero() || w.ca.count("retire") != 1 {
 			t.Error("the proof was not stored later")
@@ -70,14 +85,14 @@ func TestRejectionThatCannotBeStoredStillCounts(t *testing.T) {
 		file := newSick(w)
 		w.on()
 		w.connect()
-		file.update = errIO
+		file.fail(errIO, nil)
 		w.refuse("token")
 		_ = w.token(systemID)
 		w.wait(11 * time.Minute)
 		_ = w.token(systemID)
 		w.wait(time.Minute)
 		w.expect(systemID, lifecycle.Rejected)
-		file.update = nil
+		file.fail(nil, nil)
 		w.off()
 		w.on()
 		w.expect(systemID, lifecycle.Rejected) // stored at the end at the latest
@@ -88,7 +103,7 @@ func TestConnectThatCannotBeStoredSaysSo(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		file := newSick(w)
 		w.on()
-		file.update = errIO
+		file.fail(errIO, nil)
 		_, err := w.Connect(context.Background(), w.onboarding(systemIdentity()))
 		if problem(t, err, "store"); !errors.Is(err, errIO) {
 			t.Errorf("got %v", err)
@@ -96,9 +111,9 @@ func TestConnectThatCannotBeStoredSaysSo(t *testing.T) {
 		if len(w.List()) != 0 {
 			t.Errorf("half made: %+v", w.List())
 		}
-		file.update = nil
+		file.fail(nil, nil)
 		w.connect()
-		file.update = errIO
+		file.fail(errIO, nil)
 		if err := w.Adopt(context.Background()); !errors.Is(err, errIO) {
 			t.Errorf("adopt: %v", err)
 		}
@@ -107,7 +122,7 @@ func TestConnectThatCannotBeStoredSaysSo(t *testing.T) {
 		if _, ok := w.Standing(userID); ok {
 			t.Error("an identity that is not stored is here")
 		}
-		file.update = nil
+		file.fail(nil, nil)
 		w.wait(20 * time.Minute)
 		w.expect(userID, lifecycle.Connected)
 	})
@@ -118,10 +133,10 @@ func TestKeysThatCannotBeDestroyedAreStillThere(t *testing.T) {
 		file := newSick(w)
 		w.on()
 		w.connect()
-		file.destroy = errIO
+		file.fail(nil, errIO)
 		problem(t, w.Disconnect(context.Background(), true, nil), "store")
 		w.expect(systemID, lifecycle.Connected)
-		file.destroy = nil
+		file.fail(nil, nil)
 		must(t, w.Disconnect(context.Background(), true, nil))
 	})
 }
