@@ -52,7 +52,7 @@ type Host struct {
 // missing are the kernel's features that are not there. They are set when a
 // call says so, and by tests that run the older ways on a new kernel.
 type missing struct {
-	openat2, tmpfile, procFD, renameat2, sockDiag atomic.Bool
+	openat2, tmpfile, emptyPath, procFD, renameat2, sockDiag atomic.Bool
 }
 
 var _ platform.Host = (*Host)(nil)

@@ -39,13 +39,15 @@ func testHost(t testing.TB) *Host {
 // leaves is not second class (firmware-notes/faults.md, OS10).
 func olderKernels(t *testing.T, run func(t *testing.T, open func(t *testing.T) platform.Host)) {
 	for name, without := range map[string]func(*missing){
-		"all":          func(*missing) {},
-		"no openat2":   func(m *missing) { m.openat2.Store(true) },
-		"no O_TMPFILE": func(m *missing) { m.tmpfile.Store(true) },
-		"no proc fd":   func(m *missing) { m.procFD.Store(true) },
+		"all":                   func(*missing) {},
+		"no openat2":            func(m *missing) { m.openat2.Store(true) },
+		"no O_TMPFILE":          func(m *missing) { m.tmpfile.Store(true) },
+		"no link by descriptor": func(m *missing) { m.emptyPath.Store(true) }, // before 6.10
+		"no proc fd":            func(m *missing) { m.procFD.Store(true) },
 		"nothing": func(m *missing) {
 			m.openat2.Store(true)
 			m.tmpfile.Store(true)
+			m.emptyPath.Store(true)
 			m.renameat2.Store(true)
 			m.sockDiag.Store(true)
 		},
