@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -31,9 +33,11 @@ const (
 
 // bench is one agent with its authority, made for the run and removed after it.
 type bench struct {
-	dir, postern, floor string
-	secret              string // of the App Service pair
-	agent, authority    *exec.Cmd
+	dir, runtime     string
+	mounted          bool // a tmpfs at runtime
+	postern, floor   string
+	secret           string // of the App Service pair
+	agent, authority *exec.Cmd
 }
 
 func newBench(ctx context.Context) (*bench, error) {
@@ -60,6 +64,7 @@ func newBench(ctx context.Context) (*bench, error) {
 func (b *bench) close() {
 	stopProcess(b.agent)
 	stopProcess(b.authority)
+	b.leaveRuntimeDir()
 	_ = os.RemoveAll(b.dir)
 }
 
@@ -74,6 +79,9 @@ func stopProcess(cmd *exec.Cmd) {
 // prepare builds both programs, enrols a device and fills its cache.
 func (b *bench) prepare(ctx context.Context) error {
 	target := crosscompile.Target{OS: "linux", Arch: runtime.GOARCH}
+	if err := b.runtimeDir(); err != nil {
+		return err
+	}
 	var err error
 	if b.postern, err = crosscompile.Build(ctx, ".", b.dir, target, ""); err != nil {
 		return err
@@ -120,7 +128,7 @@ listen = [%q]
 [[workload]]
 name = "bench"
 listen = %q
-`, b.path("state"), b.path("run"), b.path("run/tokens"), os.Getegid(), arcAddr, arcAddr6, imdsAddr, appAddr)
+`, b.path("state"), b.runtime, filepath.Join(b.runtime, "tokens"), os.Getegid(), arcAddr, arcAddr6, imdsAddr, appAddr)
 }
 
 // verb runs one command of the product and returns what it printed.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -8,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +29,7 @@ type figures struct {
 
 // loadRows drives each flavour and the floor in turn, at 1 and at 16 callers.
 func (b *bench) loadRows(ctx context.Context, o options, t *tabwriter.Writer) error {
-	floorDir := b.path("run/floor") // the same file system as the agent's token directory
+	floorDir := filepath.Join(b.runtime, "floor") // the same file system as the agent's token directory
 	if err := os.MkdirAll(floorDir, 0o750); err != nil {
 		return err
 	}

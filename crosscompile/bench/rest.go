@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -94,17 +96,18 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 
 // idleRows watches the agent at rest: 10 tokens cached, nobody asks, no network.
 func (b *bench) idleRows(ctx context.Context, o options, t *tabwriter.Writer) error {
-	if err := settle(ctx, 5*time.Second); err != nil {
+	if err := settle(ctx, o.settle); err != nil {
 		return err
 	}
-	switches, written, err := b.activity()
+	written, err := b.proc("io", "write_bytes:")
 	if err != nil {
 		return err
 	}
-	if err := settle(ctx, o.idle); err != nil {
+	wakes, switches, err := b.watchIdle(ctx, o.idle)
+	if err != nil {
 		return err
 	}
-	switchesAfter, writtenAfter, err := b.activity()
+	writtenAfter, err := b.proc("io", "write_bytes:")
 	if err != nil {
 		return err
 	}
@@ -117,27 +120,61 @@ func (b *bench) idleRows(ctx context.Context, o options, t *tabwriter.Writer) er
 		return err
 	}
 	_, _ = fmt.Fprintf(t, "idle resident memory, %d tokens\t%.1f MB\t%.1f MB of it anonymous\n", resources, float64(rss)/1024, float64(anonymous)/1024)
-	_, _ = fmt.Fprintf(t, "idle wake-ups\t%.2f a second\tcontext switches of all threads over %s, offline\n", float64(switchesAfter-switches)/o.idle.Seconds(), o.idle)
+	seconds := o.idle.Seconds()
+	_, _ = fmt.Fprintf(t, "idle wake-ups\t%.3f a second\t%d over %s, offline, %s after the start; %.2f context switches a second\n",
+		float64(wakes)/seconds, wakes, o.idle, o.settle, float64(switches)/seconds)
 	_, _ = fmt.Fprintf(t, "idle writes\t%d bytes\tover %s\n", writtenAfter-written, o.idle)
 	return nil
 }
 
-func (b *bench) activity() (switches, written int64, err error) {
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.agent.Process.Pid))
+// sampled is how close together two activities count as one wake-up.
+const sampled = 100 * time.Millisecond
+
+// watchIdle counts how often the resting agent wakes: the samples in which any
+// of its threads ran. Context switches are more, since in a wake-up of a
+// millisecond the runtime's monitor thread naps 20 us at a time.
+func (b *bench) watchIdle(ctx context.Context, d time.Duration) (wakes, switches int64, err error) {
+	first, err := b.switches()
 	if err != nil {
 		return 0, 0, err
+	}
+	ticker := time.NewTicker(sampled)
+	defer ticker.Stop()
+	last := first
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+		now, err := b.switches()
+		if err != nil {
+			return 0, 0, err
+		}
+		if now != last {
+			wakes++
+		}
+		last = now
+	}
+	return wakes, last - first, nil
+}
+
+// switches is how often any thread of the agent gave up a processor.
+func (b *bench) switches() (sum int64, err error) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.agent.Process.Pid))
+	if err != nil {
+		return 0, err
 	}
 	for _, task := range tasks {
 		for _, key := range []string{"voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"} {
 			n, err := field(fmt.Sprintf("/proc/%d/task/%s/status", b.agent.Process.Pid, task.Name()), key)
 			if err != nil {
-				return 0, 0, err
+				return 0, err
 			}
-			switches += n
+			sum += n
 		}
 	}
-	written, err = b.proc("io", "write_bytes:")
-	return switches, written, err
+	return sum, nil
 }
 
 func (b *bench) proc(file, key string) (int64, error) {

@@ -1,7 +1,11 @@
+//go:build linux
+
 // Command floor is the least Go program that does the endpoint's visible work:
-// net/http on loopback, one token in memory, one bbolt-free file per challenge.
-// It has no guard, no limit, no peer look-up and no clean-up. Beside it the
-// benchmarks show what Postern's checks cost.
+// net/http on loopback, one token in memory, one file for each challenge. The
+// file appears complete, as clients need it: unnamed, written, given its mode,
+// linked; and is unlinked before the answer. It has no guard, no limit, no peer
+// look-up, no access check, no watch and no clean-up. Beside it the benchmarks
+// show what Postern's checks cost.
 package main
 
 import (
@@ -12,9 +16,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -22,14 +29,20 @@ func main() {
 	dir := flag.String("dir", "", "directory for challenge files, on the same file system as the agent's")
 	size := flag.Int("token", 1200, "bytes of the token")
 	flag.Parse()
-	f := &floor{dir: *dir, token: strings.Repeat("a", *size), live: map[string]string{}}
+	held, err := unix.Open(*dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "floor:", *dir, err)
+		os.Exit(1)
+	}
+	f := &floor{dir: *dir, held: held, token: strings.Repeat("a", *size), live: map[string]string{}}
 	panic(http.ListenAndServe(*addr, f))
 }
 
 type floor struct {
 	dir, token string
+	held       int // descriptor of dir
 	mu         sync.Mutex
-	live       map[string]string // secret to file
+	live       map[string]string // secret to name of the file
 }
 
 // ServeHTTP answers as the flavour of the path wants.
@@ -48,7 +61,7 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		delete(f.live, secret)
 		f.mu.Unlock()
 		if ok {
-			_ = os.Remove(file)
+			_ = unix.Unlinkat(f.held, file, 0)
 			f.answer(w)
 			return
 		}
@@ -66,14 +79,33 @@ func (f *floor) challenge(w http.ResponseWriter) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:])
 	secret := hex.EncodeToString(raw[:])
-	file := filepath.Join(f.dir, secret[:32]+".key")
-	if err := os.WriteFile(file, []byte(secret), 0o640); err != nil {
+	file := secret[:32] + ".key"
+	if err := f.write(file, secret); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	f.mu.Lock()
 	f.live[secret] = file
 	f.mu.Unlock()
-	w.Header().Set("Www-Authenticate", "Basic realm="+file)
+	w.Header().Set("Www-Authenticate", "Basic realm="+filepath.Join(f.dir, file))
 	w.WriteHeader(http.StatusUnauthorized)
+}
+
+// write makes a file that nobody sees before it is complete.
+func (f *floor) write(name, content string) error {
+	fd, err := unix.Openat(f.held, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, err := unix.Write(fd, []byte(content)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, 0o440); err != nil {
+		return err
+	}
+	if err := unix.Linkat(fd, "", f.held, name, unix.AT_EMPTY_PATH); err != unix.ENOENT {
+		return err
+	}
+	return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), f.held, name, unix.AT_SYMLINK_FOLLOW)
 }
