@@ -104,6 +104,12 @@ func newAuthority(opts Options) (*Authority, error) {
 	if opts.TokenType != "JWT" && opts.TokenType != "at+jwt" {
 		return nil, fmt.Errorf("token type %q: %w: want JWT or at+jwt", cut(opts.TokenType, 20), ErrInvalid)
 	}
+	if opts.CertificateLife == 0 {
+		opts.CertificateLife = leafLife
+	}
+	if opts.CertificateLife < leafLifeShortest || opts.CertificateLife > leafLife {
+		return nil, fmt.Errorf("certificate life %s: %w: want %s to %s", opts.CertificateLife, ErrInvalid, leafLifeShortest, leafLife)
+	}
 	a := &Authority{
 		opts: opts, log: opts.Log, now: opts.Now, committed: opts.committed,
 		base: "https://" + u.Host, names: serverNames(u.Hostname(), opts.Names),

@@ -171,12 +171,13 @@ func (t *timeOrDuration) UnmarshalJSON(raw []byte) error {
 	return err
 }
 
-// end returns when a certificate ends that starts to be used at now.
-func (t timeOrDuration) end(now time.Time) (time.Time, error) {
+// end returns when a certificate ends that starts to be used at now and may
+// live for most.
+func (t timeOrDuration) end(now time.Time, most time.Duration) (time.Time, error) {
 	end := t.at
 	switch {
 	case t.at.IsZero() && t.dur == 0:
-		return now.Add(leafLife), nil
+		return now.Add(most), nil
 	case t.at.IsZero():
 		end = now.Add(t.dur)
 	}
@@ -187,8 +188,8 @@ func (t timeOrDuration) end(now time.Time) (time.Time, error) {
 		return end, badRequest("notAfter cannot be in the past; na=%v", end)
 	case life < leafLifeLeast:
 		return end, forbidden("requested duration of %v is less than the authorized minimum certificate duration of %v", life, leafLifeLeast)
-	case life > leafLife+backdate:
-		return end, forbidden("requested duration of %v is more than the authorized maximum certificate duration of %v", life, leafLife+backdate)
+	case life > most+backdate:
+		return end, forbidden("requested duration of %v is more than the authorized maximum certificate duration of %v", life, most+backdate)
 	}
 	return end, nil
 }

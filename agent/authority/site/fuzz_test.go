@@ -243,7 +243,7 @@ func FuzzNotAfter(f *testing.F) {
 		if v.UnmarshalJSON(raw) != nil {
 			return
 		}
-		end, err := v.end(start)
+		end, err := v.end(start, leafLife)
 		if err == nil && (end.Before(start.Add(-time.Second)) || end.After(start.Add(leafLife+time.Second))) {
 			t.Fatalf("%q ends %v", s, end)
 		}

@@ -27,6 +27,12 @@ type Options struct {
 	Administrator func(net.Conn) (principal string, ok bool)
 	// TokenType is the "typ" of access tokens: "JWT" (the default) or "at+jwt" (RFC 9068).
 	TokenType string
+	// CertificateLife is how long the certificates of devices are good, and the
+	// longest that one may ask for: 1 minute to 90 days. Zero means 90 days. It
+	// counts from the issue; NotBefore is a minute earlier. A device that is cut
+	// off lasts no longer than this, so a short one is for plants that are never
+	// cut off, and for trials.
+	CertificateLife time.Duration
 	// Version is what GET /version answers.
 	Version string
 	// Built is when this program was built. A new authority is not made while
@@ -44,10 +50,11 @@ type Options struct {
 const (
 	rootLife         = 10 * 365 * 24 * time.Hour
 	intermediateLife = 5 * 365 * 24 * time.Hour
-	leafLife         = 90 * 24 * time.Hour
-	leafLifeLeast    = time.Second // step-ca's recipes ask for seconds
-	backdate         = time.Minute // of NotBefore, as step-ca does
-	rootBackdate     = time.Hour   // clocks of boards that have just booted are a little behind
+	leafLife         = 90 * 24 * time.Hour // the most, and the default
+	leafLifeShortest = time.Minute         // two attempts at a renewal, 30 s apart
+	leafLifeLeast    = time.Second         // step-ca's recipes ask for seconds
+	backdate         = time.Minute         // of NotBefore, as step-ca does
+	rootBackdate     = time.Hour           // clocks of boards that have just booted are a little behind
 
 	claimLife      = 24 * time.Hour
 	claimLifeMost  = 30 * 24 * time.Hour

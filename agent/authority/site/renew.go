@@ -126,7 +126,8 @@ func (a *Authority) reissue(w http.ResponseWriter, r *http.Request, cert *x509.C
 	writeChain(w, leaf, ca)
 }
 
-// renew issues a certificate with the names and the lifetime of cert over pub.
+// renew issues a certificate with the names and the lifetime of cert over pub;
+// less, if certificates have been made shorter since.
 // cert itself stays valid: its holder has not got the new one yet.
 func (a *Authority) renew(ctx context.Context, cert *x509.Certificate, action string, pub crypto.PublicKey, source string) (leaf, ca *x509.Certificate, err error) {
 	by, err := a.issuingCertificate(ctx)
@@ -141,7 +142,8 @@ func (a *Authority) renew(ctx context.Context, cert *x509.Certificate, action st
 		}
 		machine = h.machine
 		start := t.now.Add(-backdate)
-		template, err := leafTemplate(cert.Subject.CommonName, asStrings(cert.URIs), start, earlier(start.Add(cert.NotAfter.Sub(cert.NotBefore)), by.certificate.NotAfter))
+		life := min(cert.NotAfter.Sub(cert.NotBefore), a.opts.CertificateLife+backdate)
+		template, err := leafTemplate(cert.Subject.CommonName, asStrings(cert.URIs), start, earlier(start.Add(life), by.certificate.NotAfter))
 		if err != nil {
 			return err
 		}

@@ -86,7 +86,7 @@ func (a *Authority) signOnce(ctx context.Context, c oneTime, req signRequest, so
 		if err := errors.Join(checkNames(req.CSR.CertificateRequest, c.Subject, c.SANs), checkKey(req.CSR.PublicKey)); err != nil {
 			return err
 		}
-		end, err := req.NotAfter.end(t.now)
+		end, err := req.NotAfter.end(t.now, a.opts.CertificateLife)
 		if err != nil {
 			return err
 		}

@@ -57,7 +57,7 @@ func (a *Authority) serveProvisioners(w http.ResponseWriter, _ *http.Request) {
 		Type: "JWK", Name: provisioner,
 		Key: jwk{Type: "EC", Use: "sig", KeyID: a.kid, Algorithm: "ES256", Curve: "P-256", X: x, Y: y},
 		Claims: map[string]string{
-			"minTLSCertDuration": leafLifeLeast.String(), "maxTLSCertDuration": leafLife.String(), "defaultTLSCertDuration": leafLife.String(),
+			"minTLSCertDuration": leafLifeLeast.String(), "maxTLSCertDuration": a.opts.CertificateLife.String(), "defaultTLSCertDuration": a.opts.CertificateLife.String(),
 		},
 	}}, ""})
 }
