@@ -56,12 +56,12 @@ func (c *cli) root() *cobra.Command {
 }
 
 func (c *cli) verbs() []*cobra.Command {
-	return []*cobra.Command{
+	return append([]*cobra.Command{
 		c.devVerb(), c.runVerb(), c.connectVerb(), c.reconnectVerb(), c.disconnectVerb(),
 		c.statusVerb(), c.checkVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
 		c.envVerb(), c.grantVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
-		c.storeVerb(), c.installVerb(), c.versionVerb(), c.completionVerb(),
-	}
+		c.storeVerb(), c.versionVerb(), c.completionVerb(),
+	}, c.systemVerbs()...)
 }
 
 func allCommands(root *cobra.Command) []*cobra.Command {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -51,34 +53,90 @@ func (c *cli) install(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := c.portIsOurs(f); err != nil {
+		return err
+	}
 	p, err := install.New(o)
 	if err != nil {
 		return installFault("install", err)
 	}
+	live := install.Live{Init: o.Init, Running: f.root == "/" && found.runs(o.Init), Service: p.Service(), Binary: o.To}
 	if f.dryRun {
-		return c.showPlan(p, f, o, "")
+		p.Later(live.Start(p))
+		return c.showPlan(p, f, o.Init, "")
 	}
 	if err := needRoot("install", f.root); err != nil {
 		return err
 	}
-	if err := p.Apply(nil, c.tellStep); err != nil {
-		return control.NewFault(control.ExitFailed, "install", "sudo "+strings.Join(os.Args, " ")+"   # completes what was begun", "%w", err)
+	if err := c.applyInstall(ctx, p, live, f); err != nil {
+		return control.NewFault(control.ExitFailed, "install", again()+"   # completes what was begun", "%w", err)
 	}
-	_ = found
-	return c.showPlan(p, f, o, nextAfterInstall(f))
+	return c.showPlan(p, f, o.Init, nextAfterInstall(f, live))
+}
+
+// applyInstall changes the files, and then tells the init system.
+func (c *cli) applyInstall(ctx context.Context, p *install.Plan, live install.Live, f installFlags) error {
+	var account func(string) error // a tree has files instead of tools
+	if f.root == "/" {
+		account = func(name string) error { return live.AddAccount(ctx, name, f.uid, f.gid) }
+	}
+	if err := p.Apply(account, c.tellStep); err != nil {
+		return err
+	}
+	commands := live.Start(p)
+	if live.Running && live.Restarts(p) {
+		if err := live.End(ctx); err != nil { // init starts the new one
+			return err
+		}
+	}
+	if err := live.Do(ctx, commands, c.tellStep); err != nil {
+		return err
+	}
+	p.Later(commands)
+	return nil
+}
+
+// again is the command that was given, as root would give it.
+func again() string { return "sudo " + strings.Join(os.Args, " ") }
+
+// portIsOurs refuses to make clients come to a port that another program has.
+func (c *cli) portIsOurs(f installFlags) error {
+	if f.root != "/" || f.discovery != "on" {
+		return nil
+	}
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return err
+	}
+	host, err := newHost(hostOptions(cfg, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return hostFault(err)
+	}
+	for _, address := range cfg.Arc.Listen {
+		owner := host.PortOwner(address)
+		if owner == "" || strings.Contains(owner, "(postern)") || strings.Contains(owner, "(systemd)") || strings.Contains(owner, "("+install.UserName+")") {
+			continue
+		}
+		return control.NewFault(control.ExitFailed, "port-owner", "sudo ss -ltnp   # stop that program, or: sudo postern install --discovery off",
+			"install: nothing was changed: %s belongs to %s", address, owner)
+	}
+	return nil
 }
 
 // installOptions turns the flags into what the room wants.
-func (c *cli) installOptions(f installFlags) (install.Options, install.Found, error) {
+func (c *cli) installOptions(f installFlags) (install.Options, initFound, error) {
 	o := install.Options{
-		Root: f.root, Init: f.init, To: f.to, Discovery: f.discovery == "on", Mount: f.tokens == "mount",
-		Arc: "localhost:40342", Service: f.services, UID: f.uid, GID: f.gid,
+		Root: f.root, Init: f.init, To: f.to, Parts: []string{install.PartAgent}, Mount: f.tokens == "mount",
+		Service: f.services, UID: f.uid, GID: f.gid,
+	}
+	if f.discovery == "on" {
+		o.Parts = append(o.Parts, install.PartDiscovery)
 	}
 	usage := func(format string, args ...any) error {
 		return control.NewFault(control.ExitUsage, "usage", "postern install --help", "install: "+format, args...)
 	}
 	if f.discovery != "on" && f.discovery != "off" || f.tokens != "link" && f.tokens != "mount" {
-		return o, install.Found{}, usage("--discovery is on or off, --tokens is link or mount")
+		return o, initFound{}, usage("--discovery is on or off, --tokens is link or mount")
 	}
 	if o.To == "" {
 		o.To = "/usr/local/bin/postern"
@@ -86,32 +144,68 @@ func (c *cli) installOptions(f installFlags) (install.Options, install.Found, er
 			o.To = "/usr/bin/postern"
 		}
 	}
-	found := install.Detect(f.root)
+	var err error
+	if o.Arc, err = c.arcAddress(f.root); err != nil {
+		return o, initFound{}, err
+	}
+	found := initFound{install.Detect(f.root)}
 	if o.Init == "" {
 		o.Init = found.Init
 	}
 	if o.Init == "procd" {
-		return o, found, control.NewFault(control.ExitUsage, "init-unknown", "postern run --help   # write /etc/init.d/postern with procd_set_param command postern run",
-			"install: procd is here (%s), and we have no file for it yet", found.Evidence)
+		return o, found, control.NewFault(control.ExitUsage, "init-unknown", "postern run --help   # in /etc/init.d/postern: procd_set_param command /usr/bin/postern run",
+			"install: procd is here, and there is no file for it yet")
 	}
 	if !slices.Contains(install.Inits(), o.Init) {
 		return o, found, control.NewFault(control.ExitUsage, "init-unknown", "sudo postern install --init "+strings.Join(install.Inits(), "|"),
-			"install: the init system is not known: %s", first(o.Init, found.Evidence))
+			"install: the init system is not known: %s", first(f.init, found.Evidence))
 	}
-	binary := f.binary
-	if binary == "" {
+	o.Binary, err = programToInstall(f.binary)
+	return o, found, err
+}
+
+// initFound is the init system that was found.
+type initFound struct{ install.Found }
+
+// runs reports whether init is what runs here. System V's init can have both
+// a line and a script.
+func (f initFound) runs(init string) bool {
+	return f.Running && (f.Init == init || f.Init == "inittab" && init == "sysvinit")
+}
+
+func programToInstall(path string) ([]byte, error) {
+	if path == "" {
 		self, err := os.Executable()
 		if err != nil {
-			return o, found, fmt.Errorf("install: %w", err)
+			return nil, fmt.Errorf("install: %w", err)
 		}
-		binary = self
+		path = self
 	}
-	content, err := os.ReadFile(binary)
+	content, err := os.ReadFile(path)
 	if err != nil {
-		return o, found, control.NewFault(control.ExitUsage, "binary", "ls -l "+binary, "install: %w", err)
+		return nil, control.NewFault(control.ExitUsage, "binary", "ls -l "+path, "install: %w", err)
 	}
-	o.Binary = content
-	return o, found, nil
+	return content, nil
+}
+
+// arcAddress is where clients shall look, by the configuration of the system
+// in the tree.
+func (c *cli) arcAddress(root string) (string, error) {
+	in := *c
+	if path := filepath.Join(root, defaultHost.Config); root != "/" && c.config == "" {
+		if missingFile(path) {
+			return "localhost:40342", nil
+		}
+		in.config = path
+	}
+	cfg, err := in.loadConfig()
+	if err != nil {
+		return "", err
+	}
+	if !cfg.Arc.Enabled || len(cfg.Arc.Listen) == 0 {
+		return "localhost:40342", nil
+	}
+	return cfg.Arc.Listen[0], nil
 }
 
 // needRoot: only root can give files away. A tree of one's own is an image
@@ -120,7 +214,7 @@ func needRoot(verb, root string) error {
 	if platformRoot() || root != "/" {
 		return nil
 	}
-	return control.NewFault(control.ExitPermission, "root", "sudo "+strings.Join(os.Args, " "), "%s: only root can do this", verb)
+	return control.NewFault(control.ExitPermission, "root", again(), "%s: only root can do this", verb)
 }
 
 // installFault says all that is in the way, the first with its cure.
@@ -132,53 +226,7 @@ func installFault(verb string, err error) error {
 	return control.NewFault(control.ExitFailed, "foreign-file", refusal.Fix, verb+": nothing was changed: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// installDocument is the plan as data.
-type installDocument struct {
-	Schema string         `json:"schema"`
-	Root   string         `json:"root"`
-	Init   string         `json:"init,omitempty"`
-	DryRun bool           `json:"dry_run"`
-	Steps  []install.Step `json:"steps"`
-	Next   string         `json:"next,omitempty"`
-}
-
-func (c *cli) showPlan(p *install.Plan, f installFlags, o install.Options, next string) error {
-	if c.json {
-		return c.printJSON(installDocument{Schema: "postern.install/1", Root: f.root, Init: o.Init, DryRun: f.dryRun, Steps: p.Steps, Next: next})
-	}
-	if f.dryRun {
-		for _, s := range p.Steps {
-			c.tellStep(s)
-		}
-		c.say("nothing was changed: --dry-run")
-	}
-	if next != "" {
-		c.say("next: %s", next)
-	}
-	return nil
-}
-
-// tellStep prints one step for a person.
-func (c *cli) tellStep(s install.Step) {
-	if c.json {
-		return
-	}
-	line := fmt.Sprintf("%-10s %-9s %s", s.Do, s.Kind, s.Path)
-	if s.Target != "" {
-		line += " -> " + s.Target
-	}
-	if s.Mode != "" {
-		line += "  (" + s.Owner + " " + s.Mode + ")"
-	}
-	if s.Note != "" {
-		line += "  # " + s.Note
-	}
-	c.print("%s", line)
-}
-
-func nextAfterInstall(f installFlags) string {
-	if f.root != "/" {
-		return ""
-	}
-	return "sudo postern connect --claim-file CLAIM   # or without any account: sudo postern dev"
+// systemVerbs are the verbs that change the system, or an image.
+func (c *cli) systemVerbs() []*cobra.Command {
+	return []*cobra.Command{c.installVerb(), c.uninstallVerb(), c.discoveryVerb()}
 }

@@ -10,6 +10,8 @@ import (
 	"postern/platform/windows"
 )
 
+func (c *cli) systemVerbs() []*cobra.Command { return []*cobra.Command{c.installVerb()} }
+
 func (c *cli) installVerb() *cobra.Command {
 	long, example := manual("Register this program as the service postern, started at boot.", []string{"postern install"}, "0 registered; 1 failed; 7 no administrator")
 	return &cobra.Command{

@@ -24,6 +24,9 @@ const runtimeDir = "/run/postern"
 // items are all that is to be there, in the order in which it is made: what
 // starts the agent comes last.
 func (p *Plan) items() ([]item, error) {
+	if !p.has(PartAgent) {
+		return p.discovery()
+	}
 	agent := func(it item) item { it.part = PartAgent; return it }
 	list := []item{
 		agent(item{kind: Directory, path: filepath.Dir(p.place), mode: 0o755}),
@@ -36,7 +39,7 @@ func (p *Plan) items() ([]item, error) {
 		list = append(list, agent(item{kind: Directory, path: runtimeDir, mode: 0o755, account: true}))
 	}
 	list = append(list, agent(item{kind: File, path: p.options.To, mode: 0o755, content: p.options.Binary}))
-	if p.options.Discovery {
+	if p.has(PartDiscovery) {
 		found, err := p.discovery()
 		if err != nil {
 			return nil, err

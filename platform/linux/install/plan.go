@@ -13,15 +13,15 @@ import (
 
 // Options say what is installed and where.
 type Options struct {
-	Root      string // the tree, "/" for this system
-	Init      string // one of Inits
-	Binary    []byte // the program
-	To        string // where the program goes, "/usr/bin/postern"
-	Discovery bool
-	Mount     bool   // a tmpfs on the token directory instead of a link
-	Arc       string // host and port of the endpoint, "localhost:40342"
-	Service   string // directory that runit or s6 watches; empty: the usual one
-	UID, GID  int    // pinned numbers of a new account; -1: free ones
+	Root     string   // the tree, "/" for this system
+	Init     string   // one of Inits
+	Binary   []byte   // the program
+	To       string   // where the program goes, "/usr/bin/postern"
+	Parts    []string // PartAgent, PartDiscovery, or both
+	Mount    bool     // a tmpfs on the token directory instead of a link
+	Arc      string   // host and port of the endpoint, "localhost:40342"
+	Service  string   // directory that runit or s6 watches; empty: the usual one
+	UID, GID int      // pinned numbers of a new account; -1: free ones
 
 	// Before is called ahead of each change; an error ends the run there. For
 	// tests.
@@ -54,7 +54,7 @@ func New(o Options) (*Plan, error) {
 			p.place = manifestPlaces()[1]
 		}
 	}
-	if p.root.readOnly(o.To) {
+	if p.has(PartAgent) && p.root.readOnly(o.To) {
 		return nil, &Refusal{Path: o.To, Problem: "is on a file system that cannot be written",
 			Fix: "sudo postern install --to /usr/local/bin/postern   # or another place that can be written, or put it into the image"}
 	}
@@ -64,6 +64,11 @@ func New(o Options) (*Plan, error) {
 	}
 	return p, p.decideAll(items)
 }
+
+func (p *Plan) has(part string) bool { return slices.Contains(p.options.Parts, part) }
+
+// Service is the directory that runit or s6 watches, as it was chosen.
+func (p *Plan) Service() string { return p.options.Service }
 
 // asRoot reports whether owners can be given.
 func (p *Plan) asRoot() bool { return asRoot() }
@@ -120,7 +125,7 @@ func (p *Plan) obsolete(items []item) {
 	for _, e := range slices.Backward(p.manifest.Entries) {
 		wanted := slices.ContainsFunc(items, func(it item) bool { return it.path == e.Path && it.kind == e.Kind }) ||
 			slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Path == e.Path && s.Kind == e.Kind })
-		if wanted || e.Kind == Account || e.Kind == Directory || e.Part == PartDiscovery && !p.options.Discovery {
+		if wanted || e.Kind == Account || e.Kind == Directory || !p.has(e.Part) {
 			continue
 		}
 		if s, there := p.removal(e); there {
@@ -156,11 +161,6 @@ func (p *Plan) removal(e Entry) (Step, bool) {
 // Changes reports whether anything is left to do.
 func (p *Plan) Changes() bool {
 	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do != DoUnchanged && s.Do != DoKeep })
-}
-
-// Changed reports whether one of the paths is made or replaced.
-func (p *Plan) Changed(kind Kind) bool {
-	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Kind == kind && s.Do != DoUnchanged && s.Do != DoKeep })
 }
 
 // Apply does what the plan says; tell hears of each step that is done. What
@@ -235,9 +235,8 @@ func (r *root) aside(path, name string) error {
 // intend writes down what is about to be made, beside what was.
 func (p *Plan) intend() error {
 	next := p.manifest
-	next.Init, next.Binary, next.Service = p.options.Init, p.options.To, p.options.Service
-	if p.options.Init == "" {
-		next.Init, next.Binary, next.Service = p.manifest.Init, p.manifest.Binary, p.manifest.Service
+	if p.has(PartAgent) {
+		next.Init, next.Binary, next.Service = p.options.Init, p.options.To, p.options.Service
 	}
 	next.Entries = slices.Clone(p.manifest.Entries)
 	for _, s := range p.Steps {

@@ -63,6 +63,21 @@ func (p *Plan) Take(account func(name string) error, tell func(Step)) error {
 	return p.forget()
 }
 
+// TakeLines removes the lines in files of the system alone, so that init can
+// forget the agent before its program goes.
+func (p *Plan) TakeLines(tell func(Step)) error {
+	for _, s := range p.Steps {
+		if s.Do != DoRemove || s.Kind != Line {
+			continue
+		}
+		if err := p.undo(s); err != nil {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+		tell(s)
+	}
+	return nil
+}
+
 func (p *Plan) take(s Step, account func(name string) error) error {
 	if s.Kind == Account {
 		if account != nil {
@@ -111,21 +126,30 @@ func (p *Plan) removeAccount(name string) error {
 	return nil
 }
 
-// forget leaves in the manifest what was kept, or removes it with its directory.
+// forget leaves in the manifest what was kept, and directories in which
+// something is left, or removes it with its directory.
 func (p *Plan) forget() error {
 	if len(p.manifest.Entries) == 0 {
 		return nil
 	}
 	next := p.manifest
 	next.Entries = slices.DeleteFunc(slices.Clone(p.manifest.Entries), func(e Entry) bool {
-		return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do == DoRemove && s.item.key() == e.Path && s.Kind == e.Kind }) ||
-			!slices.ContainsFunc(p.Steps, func(s Step) bool { return s.item.key() == e.Path }) && p.gone(e)
+		i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.item.key() == e.Path && s.Kind == e.Kind })
+		if i >= 0 && e.Kind != Directory {
+			return p.Steps[i].Do == DoRemove
+		}
+		return p.gone(e)
 	})
-	if slices.ContainsFunc(next.Entries, func(e Entry) bool { return e.Path != filepath.Dir(p.place) }) {
+	if slices.ContainsFunc(next.Entries, func(e Entry) bool { return e.Kind != Directory || e.Path == stateDir }) {
 		return p.save(next)
 	}
 	if err := p.root.remove(p.place, false); err != nil {
 		return err
+	}
+	for _, e := range slices.Backward(next.Entries) {
+		if err := p.root.remove(e.Path, true); err != nil {
+			return err
+		}
 	}
 	return p.root.remove(filepath.Dir(p.place), true)
 }
