@@ -68,8 +68,8 @@ func (b *Broker) poke() {
 func (b *Broker) round(ctx context.Context) time.Duration {
 	now := b.now()
 	b.tend(now)
-	next := min(b.refresh(now), lifecycle.UntilTick(now.Boot, tick))
-	return min(next, b.saveWhenQuiet(ctx, next))
+	next := b.refresh(now)
+	return min(next, b.saveWhenQuiet(ctx, next), lifecycle.UntilTick(now.Boot, tick))
 }
 
 // spread plans background work after an outage: each key once, evenly over the
