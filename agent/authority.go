@@ -87,7 +87,7 @@ type ownedAuthority struct {
 }
 
 // openAuthority opens the files. An empty url is the one that stands in them.
-func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, url string, names []string) (*ownedAuthority, error) {
+func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, at authorityAddress) (*ownedAuthority, error) {
 	dir, err := f.place()
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, url string, 
 	}
 	g := &graph{cfg: cfg, host: host, log: log}
 	a, err := site.Open(ctx, dir, site.Options{
-		URL: url, Names: names, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version, Built: builtAt(),
+		URL: at.url, Names: at.names, CertificateLife: at.life, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version, Built: builtAt(),
 		Administrator: func(conn net.Conn) (string, bool) {
 			p := host.Peer(conn)
 			return p.String(), host.Administrator(p)
@@ -128,6 +128,8 @@ func authorityOpenFault(err error, f *authorityFlags) error {
 		return control.NewFault(control.ExitFailed, "authority-running", "postern authority status"+f.flag(), "authority: %w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return control.NewFault(control.ExitPermission, "authority-permission", "run the command again with sudo", "authority: %w", err)
+	case errors.Is(err, site.ErrInvalid):
+		return control.NewFault(control.ExitUsage, "invalid", "postern authority run --help", "authority: %w", err)
 	}
 	return fmt.Errorf("authority: %w", err)
 }

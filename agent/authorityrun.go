@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ type authorityAddress struct {
 	everywhere bool // listen may be a wildcard
 	url        string
 	names      []string
+	life       time.Duration // of the certificates; zero for the usual one
 }
 
 func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
@@ -41,6 +43,7 @@ func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
 	cmd.Flags().BoolVar(&a.everywhere, "every-interface", false, "let --listen be 0.0.0.0 or [::], which every network reaches")
 	cmd.Flags().StringVar(&a.url, "url", "", "`URL` under which devices reach it (default https:// and the address)")
 	cmd.Flags().StringSliceVar(&a.names, "name", nil, "further `names` in its server certificate")
+	cmd.Flags().DurationVar(&a.life, "certificate-life", 0, "how long certificates live, 1m to 2160h; a device that is cut off lasts no longer (default 2160h, 90 days)")
 	return cmd
 }
 
@@ -75,7 +78,7 @@ func (a *authorityAddress) listener() (platform.Listener, error) {
 }
 
 func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, a authorityAddress, at platform.Listener) error {
-	o, err := c.openAuthority(ctx, f, a.url, a.names)
+	o, err := c.openAuthority(ctx, f, a)
 	if err != nil {
 		return err
 	}
