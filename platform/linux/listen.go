@@ -135,14 +135,14 @@ func (h *Host) checkSocket(fd int, l platform.Listener, want netip.AddrPort) err
 	if !l.Loopback {
 		return nil
 	}
-	device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	device, err := boundDevice(fd)
 	if err == nil && device == loopbackDevice {
 		return nil
 	}
 	if err := h.bindLoopback(fd, want); err != nil {
 		return fmt.Errorf("listen %s: %w", l.Address, err)
 	}
-	device, err = unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	device, err = boundDevice(fd)
 	if err == nil && device != loopbackDevice && !want.Addr().IsLoopback() {
 		err = fmt.Errorf("the socket is bound to device %q, want %s", device, loopbackDevice)
 	}
@@ -150,4 +150,28 @@ func (h *Host) checkSocket(fd int, l platform.Listener, want netip.AddrPort) err
 		return fmt.Errorf("listen %s: %w", l.Address, err)
 	}
 	return nil
+}
+
+// boundDevice is the name of the device that the socket is bound to. Emulators
+// of foreign programs do not know the question for the name, but the one for
+// the number.
+func boundDevice(fd int) (string, error) {
+	device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	if err != unix.EINVAL && err != unix.ENOPROTOOPT {
+		return device, err
+	}
+	return boundIndex(fd)
+}
+
+// boundIndex is boundDevice by the number of the device.
+func boundIndex(fd int) (string, error) {
+	index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	if err != nil || index == 0 {
+		return "", err
+	}
+	device, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return "", err
+	}
+	return device.Name, nil
 }

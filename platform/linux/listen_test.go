@@ -51,6 +51,28 @@ func TestOwnListenerIsNeverReachableForAMoment(t *testing.T) {
 	}
 }
 
+// TestTheDeviceIsReadByItsNumberWhereItsNameIsNotToBeHad compares both
+// questions on a bound and on a free socket.
+func TestTheDeviceIsReadByItsNumberWhereItsNameIsNotToBeHad(t *testing.T) {
+	for _, want := range []string{"", loopbackDevice} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd) //nolint:errcheck // a test's socket
+		if want != "" {
+			if err := unix.BindToDevice(fd, want); err != nil {
+				t.Fatal(err)
+			}
+		}
+		byName, errName := boundDevice(fd)
+		byNumber, errNumber := boundIndex(fd)
+		if err := errors.Join(errName, errNumber); err != nil || byName != want || byNumber != want {
+			t.Errorf("device by name %q, by number %q, %v; want %q", byName, byNumber, err, want)
+		}
+	}
+}
+
 // options reads back what a listener is.
 func options(t *testing.T, ln net.Listener) (protocol int, device string) {
 	t.Helper()
