@@ -48,6 +48,8 @@ var arrows = map[string][]string{
 	"crosscompile":                  {},
 	"crosscompile/budget":           {},
 	"crosscompile/tests":            {},
+	"crosscompile/release":          {"crosscompile"},
+	"crosscompile/emulated":         {"crosscompile"},
 	"crosscompile/bench":            {"crosscompile"},
 	"crosscompile/bench/floor":      {},
 	"crosscompile/qemu":             {"crosscompile", "crosscompile/qemu/port"},
