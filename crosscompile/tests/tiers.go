@@ -61,6 +61,13 @@ func tiers() []tier {
 			steps: []step{goTest("crash", "store", "-run", "PowerCut|Killed|Damaged", "-store.images=10000", "-store.kills=1000", "-store.damage=5000", "-timeout", "110m", ".")},
 		},
 		{
+			name: "powercut", what: "the power of a machine is cut: 1,300 crash points, 60 kills, ext4 and f2fs, flash costs; as root (about 20 min)", limit: 2 * time.Hour,
+			packages: []need{
+				{"qemu-system-aarch64", "qemu-system-arm"}, {"mke2fs", "e2fsprogs"}, {"mkfs.f2fs", "f2fs-tools"}, {"modprobe", "kmod"}, {"mount", "mount"}, {"unshare", "util-linux"},
+			},
+			steps: []step{{name: "power cuts", dir: "crosscompile/qemu/powercut", env: []string{"POSTERN_QEMU=full"}, test: []string{"-timeout", "110m", "./..."}}},
+		},
+		{
 			name: "guards", what: "takes out each guard of the endpoint and sees a test fail (about 10 min)", limit: time.Hour, packages: basics(),
 			steps: []step{goTest("guards", "agent/endpoint", "-run", "TestEveryGuardThatIsTakenOutIsMissed", "-guards", "-timeout", "50m", ".")},
 		},

@@ -164,8 +164,8 @@ func (m machine) prepare(t *testing.T, dir string) guest {
 
 // run boots the guest and cuts its power when until says so, which is asked
 // with the newest mark on the disk, 20 times a second. The job never ends
-// by itself, so an exit line is a failure.
-func (g guest) run(t *testing.T, log string, until func(Mark) bool) {
+// by itself, so an exit line is a failure. It returns what the writer said.
+func (g guest) run(t *testing.T, log string, until func(Mark) bool) (said []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
@@ -182,17 +182,17 @@ func (g guest) run(t *testing.T, log string, until func(Mark) bool) {
 		select {
 		case m, more := <-vm.Lines():
 			if !more || m.Kind == "exit" {
-				t.Fatalf("the guest ended: rc %d %s\n%s", m.RC, m.Signal, vm.Tail(40))
+				t.Fatalf("the guest ended: rc %d %s %q\n%s", m.RC, m.Signal, said, vm.Tail(40))
 			}
 			if m.Kind == "out" {
-				t.Logf("guest: %s", m.T)
+				said = append(said, m.T)
 			}
 		case <-look.C:
 			if m, err := diskMark(g.disk); err != nil && !errors.Is(err, ErrNoMark) {
 				t.Fatal(err)
 			} else if err == nil && until(m) {
 				vm.Kill()
-				return
+				return said
 			}
 		case <-ctx.Done():
 			t.Fatalf("the guest was too slow: %v\n%s", ctx.Err(), vm.Tail(40))

@@ -149,7 +149,8 @@ func (r recording) question(point int) Question {
 // tally is the outcome of many cuts.
 type tally struct {
 	Points, Bad, Late, Restored, Rebuilt int
-	First                                []string // of the bad ones
+	During                               map[string]int // what was under way when a cache had to be made anew
+	First                                []string       // of the bad ones
 	Took                                 time.Duration
 }
 
@@ -164,7 +165,7 @@ func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 	}
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	sum := tally{Points: len(at)}
+	sum := tally{Points: len(at), During: map[string]int{}}
 	next := make(chan int)
 	for worker := range 2 {
 		group.Go(func() {
@@ -177,7 +178,7 @@ func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 				q.Image, q.Postern = image, postern
 				a, late := r.one(t.Context(), c, q, patience)
 				mu.Lock()
-				sum.add(a, late, c)
+				sum.add(a, late, c, q.Last.Next)
 				mu.Unlock()
 			}
 		})
@@ -191,7 +192,7 @@ func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 	return sum
 }
 
-func (s *tally) add(a Answer, late bool, c Cut) {
+func (s *tally) add(a Answer, late bool, c Cut, underWay string) {
 	if late {
 		s.Late++
 	}
@@ -200,6 +201,7 @@ func (s *tally) add(a Answer, late bool, c Cut) {
 	}
 	if a.Rebuilt != "" {
 		s.Rebuilt++
+		s.During[underWay]++
 	}
 	if a.Bad == "" {
 		return

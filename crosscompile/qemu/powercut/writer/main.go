@@ -30,12 +30,13 @@ func run(args []string) int {
 	dir := flags.String("dir", "", "state directory, on the first partition")
 	partition := flags.String("marks-on", "", "the second partition")
 	flush := flags.Bool("flush", false, "flush each mark: for a disk of which nobody keeps a log")
+	tokens := flags.Int("tokens", 2, "refreshed in one round")
 	settle := flags.Bool("settle", false, "sync all before each mark, so that a mark's share of the log is all that it cost")
 	if flags.Parse(args) != nil || *dir == "" || *partition == "" {
 		fmt.Println("usage: writer -dir DIR -marks-on PARTITION [-flush]")
 		return 2
 	}
-	err := work(context.Background(), *dir, *partition, *flush, *settle)
+	err := work(context.Background(), *dir, *partition, *flush, func(w *worker) { w.tokens, w.settle = *tokens, *settle })
 	if errors.Is(err, errLost) {
 		fmt.Println("LOST", err)
 		return 3
@@ -51,7 +52,7 @@ func run(args []string) int {
 var errLost = errors.New("acknowledged and gone")
 
 // work goes on until the power is cut.
-func work(ctx context.Context, dir, partition string, flush, settle bool) error {
+func work(ctx context.Context, dir, partition string, flush bool, set func(*worker)) error {
 	board, last, err := openBoard(partition, flush)
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func work(ctx context.Context, dir, partition string, flush, settle bool) error 
 	if err != nil {
 		return err
 	}
-	w.settle = settle
+	set(w)
 	if err := w.mark(powercut.Opened, w.plan()[0].next()); err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ type worker struct {
 	ticks  *atomic.Int64
 
 	settle     bool
+	tokens     int // in a round
 	seq, round uint64
 	at         int // in life
 	fresh      *rand.Rand
@@ -122,9 +123,9 @@ func (w *worker) refresh(ctx context.Context) error {
 		Contact: &store.ContactRecord{LastContact: now.Wall, ClockWall: now.Wall, ClockBoot: now.Boot, ClockBootID: now.BootID},
 		Audit:   []store.AuditEntry{{Seq: w.round, JSON: fmt.Appendf(nil, `{"seq":%d,"event":"token","padding":%q}`, w.round, w.noise(200))}},
 	}
-	for _, resource := range []string{"https://storage.example", "https://vault.example"} {
+	for i := range w.tokens {
 		change.PutTokens = append(change.PutTokens, store.TokenRecord{
-			ClientID: clientID, Resource: resource, AccessToken: w.noise(1500), Issued: now.Wall, Expires: now.Wall.Add(24 * time.Hour),
+			ClientID: clientID, Resource: fmt.Sprintf("https://resource-%d.example", i), AccessToken: w.noise(1500), Issued: now.Wall, Expires: now.Wall.Add(24 * time.Hour),
 			BootID: now.BootID, IssuedBoot: now.Boot, TrustedWall: true, LastUsed: now.Wall, Owner: "uid:1000",
 		})
 	}
