@@ -52,6 +52,7 @@ var (
 
 func (c *cli) authorityVerb() *cobra.Command {
 	f := new(authorityFlags)
+	c.authorityDir = &f.dir
 	parent := &cobra.Command{
 		Use: "authority", Short: "The site authority: certificates and tokens for a plant of its own",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -71,13 +72,6 @@ func (f *authorityFlags) place() (string, error) {
 }
 
 func adminSocket(dir string) string { return adminAddress(filepath.Join(dir, "run")) }
-
-func (f *authorityFlags) flag() string {
-	if f.dir == "" {
-		return ""
-	}
-	return " --dir " + f.dir
-}
 
 // ownedAuthority is an authority whose files this process has open.
 type ownedAuthority struct {
@@ -125,9 +119,9 @@ func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, at authority
 func authorityOpenFault(err error, f *authorityFlags) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
-		return control.NewFault(control.ExitFailed, "authority-running", "postern authority status"+f.flag(), "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "authority-running", "postern authority status", "authority: %w", err)
 	case errors.Is(err, fs.ErrPermission):
-		return control.NewFault(control.ExitPermission, "authority-permission", "run the command again with sudo", "authority: %w", err)
+		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority run --help", "authority: %w", err)
 	}
@@ -149,9 +143,9 @@ func (c *cli) ask(ctx context.Context, flags *authorityFlags, f func(context.Con
 		return authorityFault(f(ctx, admin))
 	}
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return control.NewFault(control.ExitPermission, "authority-permission", "run the command again with sudo", "authority: %w", err)
+		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "authority: %w", err)
 	}
-	return control.NewFault(control.ExitNotRunning, "authority-not-running", "sudo postern authority run"+flags.flag(),
+	return control.NewFault(control.ExitNotRunning, "authority-not-running", "sudo postern authority run",
 		"authority: none is running in %s", dir)
 }
 
@@ -161,9 +155,9 @@ func authorityFault(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, site.ErrNotFound):
-		return control.NewFault(control.ExitFailed, "not-found", "postern authority machine list; postern authority identity list", "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list", "authority: %w", err)
 	case errors.Is(err, site.ErrExists):
-		return control.NewFault(control.ExitFailed, "exists", "postern authority claim MACHINE --reonboard   # gives an existing machine a new key", "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "exists", "sudo postern authority claim MACHINE --reonboard   # gives an existing machine a new key", "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority --help", "authority: %w", err)
 	}

@@ -104,13 +104,13 @@ func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, a authorityAd
 		return err
 	}
 	c.say("site authority on %s, root %s", info.URL, info.RootSHA256)
-	c.say("next: sudo postern authority claim MACHINE%s", f.flag())
+	c.next("sudo postern authority claim MACHINE")
 	return group.Wait()
 }
 
 func authorityListenFault(err error, f *authorityFlags) error {
 	if errors.Is(err, platform.ErrPortTaken) {
-		return control.NewFault(control.ExitFailed, "port-owner", "sudo postern authority run --listen 127.0.0.1:8444"+f.flag(), "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "port-owner", "sudo postern authority run --listen 127.0.0.1:8444", "authority: %w", err)
 	}
 	return control.NewFault(control.ExitFailed, "listen", "ip -brief address   # the addresses of this machine", "authority: %w", err)
 }

@@ -63,6 +63,7 @@ func (c *cli) check(ctx context.Context, f checkFlags) error {
 	report := checkReport{Schema: "postern.check/1", Checks: make([]checkLine, 0, len(chosen))}
 	for _, one := range chosen {
 		line := ask(ctx, one, facts)
+		line.Fix = c.complete(line.Fix)
 		report.add(line)
 		if !c.json {
 			c.showCheck(report, line)

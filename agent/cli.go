@@ -20,6 +20,8 @@ type cli struct {
 	stateDir, tokensDir, runtimeDir string
 	json, verbose                   bool
 	deaf                            []string // variables that are not heard
+	args                            []string // as given
+	authorityDir                    *string  // --dir of the authority verbs
 }
 
 // root builds the verb table.
@@ -136,6 +138,9 @@ func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, for
 
 // tick reports one step of a longer verb.
 func (c *cli) tick(step string) { c.say("✓ %s", step) }
+
+// next says what to do now.
+func (c *cli) next(command string) { c.say("next: %s", c.complete(command)) }
 
 // print writes data to stdout.
 func (c *cli) print(format string, args ...any) { _, _ = fmt.Fprintf(c.stdout, format+"\n", args...) }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"postern/agent/config"
 )
 
 func (c *cli) configVerb() *cobra.Command {
@@ -27,7 +29,10 @@ func (c *cli) configVerb() *cobra.Command {
 	show := &cobra.Command{
 		Use: "print", Short: "Print the effective configuration", Long: long, Example: example,
 		RunE: func(*cobra.Command, []string) error {
-			cfg, err := c.loadConfig()
+			cfg, err := config.Load("", nil)
+			if !defaults { // those are printed whatever the file says: it may be what is wrong
+				cfg, err = c.loadConfig()
+			}
 			if err != nil {
 				return err
 			}

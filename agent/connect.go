@@ -71,9 +71,9 @@ func (c *cli) onboard(ctx context.Context, o onboarding, again bool) error {
 		return err
 	}
 	if running {
-		c.say("next: postern check")
+		c.next("postern check")
 	} else {
-		c.say("next: sudo postern run   # or: sudo systemctl start postern")
+		c.next("sudo postern run   # or: sudo systemctl start postern")
 	}
 	return nil
 }

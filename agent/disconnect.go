@@ -47,5 +47,5 @@ func (c *cli) confirm(yes bool, question string) error {
 	case "y", "yes":
 		return nil
 	}
-	return control.NewFault(control.ExitFailed, "not-confirmed", "run it again with --yes", "nothing was changed")
+	return control.NewFault(control.ExitFailed, "not-confirmed", control.AgainWithYes, "nothing was changed")
 }

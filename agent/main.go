@@ -27,7 +27,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	deaf := ignoreRootsOfEnvironment()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, deaf: deaf}
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, deaf: deaf, args: args}
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -59,7 +59,8 @@ func (c *cli) explain(err error) int {
 	if errors.As(err, &quiet) {
 		return int(quiet)
 	}
-	f := control.AsFault(err)
+	f := *control.AsFault(err)
+	f.Fix = c.complete(f.Fix)
 	if c.json {
 		if len(f.Chain) == 0 {
 			f.Chain = control.CauseChain(err)

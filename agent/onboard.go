@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"postern/agent/authority"
 	"postern/agent/authority/stepca"
 	"postern/agent/control"
 	"postern/agent/credential"
@@ -177,8 +178,27 @@ func upstreamFault(verb string, err error) error {
 	if e == nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
+	var down *authority.Fault
+	if errors.As(err, &down) && down.Stage == authority.StageConnect {
+		return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), "curl -v https://"+down.Host+"/health   # from this device, until it answers; a claim stays good",
+			"%s: %w", verb, &unreached{down.Host, down.Reason, err})
+	}
 	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), classFix(e.Class), "%s: %w", verb, err)
 }
+
+// unreached is a connection that was not made, in words for a person: where to,
+// and the one cause.
+type unreached struct {
+	host, reason string
+	cause        error
+}
+
+func (u *unreached) Error() string {
+	return "the authority " + u.host + " cannot be reached: " + u.reason
+}
+
+// Unwrap returns the error with the operation in which it happened.
+func (u *unreached) Unwrap() error { return u.cause }
 
 // classFix is the next command when an authority did not do what it was asked.
 func classFix(c lifecycle.Class) string {

@@ -159,7 +159,7 @@ func network(address string) string {
 
 func listenFault(err error) error {
 	if errors.Is(err, platform.ErrPortTaken) {
-		return control.NewFault(control.ExitFailed, "port-owner", "stop that program, or: sudo systemctl stop postern", "%w", err)
+		return control.NewFault(control.ExitFailed, "port-owner", "sudo systemctl stop postern   # if that is postern, else stop that program", "%w", err)
 	}
 	return err
 }

@@ -149,7 +149,7 @@ func (g *graph) secureState(dir string) error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	if system.Remote && !g.cfg.AllowRemoteState {
-		return control.NewFault(control.ExitUsage, "filesystem", "set state_dir to a local disk, or allow_remote_state = true",
+		return control.NewFault(control.ExitUsage, "filesystem", "postern config print   # set state_dir to a local disk, or allow_remote_state = true",
 			"state directory %s is on %s, which may lose what was written", dir, system.Type)
 	}
 	return nil
@@ -161,7 +161,7 @@ func accessFault(id string, err error) error {
 		return control.NewFault(control.ExitPermission, id, access.Fix, "%w", err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return control.NewFault(control.ExitPermission, id, "run the command again with sudo, or give --state-dir a directory of your own", "%w", err)
+		return control.NewFault(control.ExitPermission, id, control.AgainWithSudo+"   # or give --state-dir a directory of your own", "%w", err)
 	}
 	return err
 }

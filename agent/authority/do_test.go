@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,6 +212,20 @@ func TestUP1NameThatDoesNotExist(t *testing.T) {
 			if !errors.Is(err, cause) {
 				t.Errorf("the cause is lost: %v", err)
 			}
+		}
+	})
+}
+
+// TestFailedConnectionIsWordedOnce: around its cause net puts the operation and
+// the address once more.
+func TestFailedConnectionIsWordedOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w world) {
+		config := w.Config()
+		cause := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+		config.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, cause }
+		_, err := w.get(authority.NewClient(config), base)
+		if want := "test: get: connect authority.test:443: connection refused"; err == nil || err.Error() != want || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	})
 }

@@ -108,6 +108,16 @@ func connectReason(err error) string {
 	case isTimeout(err):
 		return fmt.Sprintf("no connection within %s", ConnectTimeout)
 	}
+	// Around the cause net puts the operation and the address once more, which
+	// stand before it already.
+	var op *net.OpError
+	for errors.As(err, &op) && op.Err != nil {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
 	return Clean(err.Error(), MaxText)
 }
 

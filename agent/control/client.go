@@ -121,7 +121,7 @@ func (c *Client) unreached(err error) error {
 			"%w: nothing answers on %s", ErrNotRunning, c.Path)
 		return f
 	case errors.Is(err, fs.ErrPermission):
-		return NewFault(ExitPermission, "control-permission", "run the command again with sudo", "control: %w", err)
+		return NewFault(ExitPermission, "control-permission", AgainWithSudo, "control: %w", err)
 	}
 	return fmt.Errorf("control: %w", err)
 }

@@ -39,6 +39,13 @@ type Fault struct {
 
 const faultSchema = "postern.error/1"
 
+// Fix lines that the command line turns into the command that was given: what
+// runs in the agent does not know it.
+const (
+	AgainWithSudo = "run the command again with sudo"
+	AgainWithYes  = "run it again with --yes"
+)
+
 // NewFault makes a fault whose message stands on its own.
 func NewFault(exit int, id, fix, format string, args ...any) *Fault {
 	err := fmt.Errorf(format, args...)

@@ -90,7 +90,7 @@ func (s *Server) refusal(peer platform.Peer, least rank) *Fault {
 		return NewFault(ExitPermission, "not-a-reader", "sudo usermod -aG "+s.group+" USER   # then log in again",
 			"%s is not a member of the group %s", peer, s.group)
 	}
-	return NewFault(ExitPermission, "not-an-administrator", "run the command again with sudo",
+	return NewFault(ExitPermission, "not-an-administrator", AgainWithSudo,
 		"%s may not administer the agent", peer)
 }
 
@@ -110,7 +110,7 @@ func readJSON(r *http.Request, limit int64, into any) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, limit))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return NewFault(ExitUsage, "bad-request", "use the same version of postern on both ends: postern version",
+		return NewFault(ExitUsage, "bad-request", "postern version   # the same must run on both ends",
 			"the request could not be read: %w", err)
 	}
 	return nil

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strings"
+
+	"postern/agent/control"
+)
+
+// complete makes the command of a fix line, or of a next line, one that can be
+// pasted: with the directories and the configuration that this invocation was
+// given, and with the invocation itself where that is to be repeated.
+func (c *cli) complete(fix string) string {
+	switch rest, again := strings.CutPrefix(fix, control.AgainWithSudo); {
+	case again:
+		line := "sudo " + c.invocation()
+		if file := os.Getenv("POSTERN_CONFIG"); c.config == "" && file != "" {
+			line += " --config " + quoted(file) // sudo leaves the variable behind
+		}
+		return line + rest
+	case strings.HasPrefix(fix, control.AgainWithYes):
+		return c.invocation() + " --yes" + strings.TrimPrefix(fix, control.AgainWithYes)
+	}
+	return eachCommand.ReplaceAllStringFunc(fix, func(command string) string {
+		text := strings.TrimRight(command, " ")
+		return text + c.given(text) + command[len(text):]
+	})
+}
+
+// eachCommand finds the calls of postern in a line, each up to what ends a
+// command in a shell.
+var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern (?:[^;|&#(),]|\|[a-z])+`)
+
+// given are the flags of this invocation that command needs as well.
+func (c *cli) given(command string) string {
+	for _, alone := range []string{" --help", " --defaults", "postern version", "postern completion"} {
+		if strings.Contains(command, alone) {
+			return "" // these look at nothing
+		}
+	}
+	var flags strings.Builder
+	add := func(name, value string) {
+		if value != "" && !strings.Contains(command, name+" ") {
+			flags.WriteString(" " + name + " " + quoted(value))
+		}
+	}
+	if strings.Contains(command, "postern authority") {
+		if c.authorityDir != nil {
+			add("--dir", *c.authorityDir)
+		}
+		return flags.String() // for other verbs the authority is another machine
+	}
+	file := c.config
+	if file == "" && strings.HasPrefix(command, "sudo ") {
+		file = os.Getenv("POSTERN_CONFIG") // sudo leaves it behind
+	}
+	add("--config", file)
+	add("--state-dir", c.stateDir)
+	add("--tokens-dir", c.tokensDir)
+	add("--runtime-dir", c.runtimeDir)
+	return flags.String()
+}
+
+// invocation is the command line as it was given; nothing on it is a secret.
+func (c *cli) invocation() string {
+	words := []string{"postern"}
+	for _, a := range c.args {
+		words = append(words, quoted(a))
+	}
+	return strings.Join(words, " ")
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=@%+,-]+$`)
+
+// quoted is s as one word for a shell.
+func quoted(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
