@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"os"
-	"strconv"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"postern/agent/config"
-	"postern/agent/control"
 )
 
 // runFlags are the flags of run and dev that stand for keys of the configuration.
@@ -85,9 +83,11 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	if err != nil {
 		return hostFault(err)
 	}
-	if err := writePID(f.pidFile); err != nil { // first: its directory is root's
+	pid, err := openPID(f.pidFile) // first: its directory is root's
+	if err != nil {
 		return err
 	}
+	defer pid.close(log)
 	if err := c.becomeUser(host, cfg); err != nil {
 		return err
 	}
@@ -98,6 +98,9 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
 	if err != nil {
 		return err
+	}
+	if err := pid.write(); err != nil {
+		return errors.Join(err, g.close())
 	}
 	g.sandbox = level
 	g.reread = func() (config.Config, error) { return c.loadConfig(f.overrides()...) }
@@ -110,14 +113,4 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 // serviceHost is a host whose service manager starts and stops the agent.
 type serviceHost interface {
 	Serve(ctx context.Context, run func(context.Context) error) error
-}
-
-func writePID(path string) error {
-	if path == "" {
-		return nil
-	}
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { //nolint:gosec // a pid is public
-		return control.NewFault(control.ExitUsage, "pidfile", "run it as root, or give another --pidfile", "%w", err)
-	}
-	return nil
 }

@@ -1,0 +1,4 @@
+package main
+
+// openLiterally has no meaning here.
+const openLiterally = 0
