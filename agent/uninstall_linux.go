@@ -39,7 +39,7 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 	}
 	if len(p.Steps) == 0 {
 		c.say("nothing was installed by postern install; a package is removed by the tool that brought it")
-		return nil
+		return p.Take(nil, c.tellStep) // tidies up after a run that was stopped
 	}
 	enrolled := !missingFile(filepath.Join(f.root, defaultHost.State, "identity.json"))
 	if enrolled && purge && !yes {

@@ -209,8 +209,14 @@ func hasName(lines []string, name string) bool {
 // removeName takes the line of name out of an account file.
 func (r *root) removeName(path, name string) error {
 	t, err := r.table(path)
-	if err != nil || t.there == nil || !hasName(t.lines, name) {
+	if err != nil || t.there == nil {
 		return err
+	}
+	if !hasName(t.lines, name) {
+		if temp := temporaryPath(path); r.there(temp) { // of a run that was stopped
+			return r.remove(temp, false)
+		}
+		return nil
 	}
 	var text strings.Builder
 	for _, line := range t.lines {

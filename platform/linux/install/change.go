@@ -45,6 +45,10 @@ func syncDir(n node) error {
 // what a run that was stopped left is written over by the next.
 func temporary(name string) string { return "." + name + ".postern-new" }
 
+func temporaryPath(path string) string {
+	return filepath.Join(filepath.Dir(path), temporary(filepath.Base(path)))
+}
+
 // mkdir makes a directory with its mode and owner before it has its name. One
 // that is there, since a run before was stopped, is given both.
 func (r *root) mkdir(path string, mode uint32, o owner) error {

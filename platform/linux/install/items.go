@@ -5,7 +5,6 @@ package install
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,7 +28,6 @@ func (p *Plan) items() ([]item, error) {
 	}
 	agent := func(it item) item { it.part = PartAgent; return it }
 	list := []item{
-		agent(item{kind: Directory, path: filepath.Dir(p.place), mode: 0o755}),
 		agent(item{kind: Account, name: GroupName}),
 		agent(item{kind: Account, name: UserName}),
 		agent(item{kind: Directory, path: "/etc/postern", mode: 0o755}),

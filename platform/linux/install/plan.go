@@ -144,8 +144,8 @@ func (p *Plan) removal(e Entry) (Step, bool) {
 	switch {
 	case err != nil:
 		s.Do, s.Note = DoKeep, err.Error()
-	case there == nil:
-		return s, false
+	case there == nil: // but for what a stopped run left
+		return s, p.root.there(temporaryPath(e.Path))
 	case e.Kind == Line:
 		if len(e.Sums) == 1 {
 			s.item.content = []byte(e.Sums[0])
@@ -240,7 +240,7 @@ func (p *Plan) intend() error {
 	}
 	next.Entries = slices.Clone(p.manifest.Entries)
 	for _, s := range p.Steps {
-		if s.Do == DoMake || s.Do == DoReplace || s.Do == DoAside || s.Do == DoGive {
+		if s.Do != DoUnchanged && s.Do != DoKeep && s.Do != DoRemove && s.Path != filepath.Dir(p.place) {
 			next.note(s.item, false)
 		}
 	}
@@ -288,6 +288,7 @@ func (p *Plan) settle() error {
 			next.note(s.item, true)
 		}
 	}
+	next.Entries = slices.DeleteFunc(next.Entries, p.gone) // by a run that was stopped
 	return p.save(next)
 }
 

@@ -90,6 +90,11 @@ func (p *Plan) take(s Step, account func(name string) error) error {
 
 // undo removes one thing, and what a stopped run left of it.
 func (p *Plan) undo(s Step) error {
+	if temp := temporaryPath(s.Path); p.root.there(temp) {
+		if err := p.root.remove(temp, s.Kind == Directory); err != nil {
+			return err
+		}
+	}
 	switch s.Kind {
 	case Line:
 		return p.root.removeLine(s.Path)
@@ -100,9 +105,6 @@ func (p *Plan) undo(s Step) error {
 			}
 		}
 		return p.root.remove(s.Path, true)
-	}
-	if err := p.root.remove(filepath.Join(filepath.Dir(s.Path), temporary(filepath.Base(s.Path))), false); err != nil {
-		return err
 	}
 	return p.root.remove(s.Path, false)
 }
@@ -129,8 +131,8 @@ func (p *Plan) removeAccount(name string) error {
 // forget leaves in the manifest what was kept, and directories in which
 // something is left, or removes it with its directory.
 func (p *Plan) forget() error {
-	if len(p.manifest.Entries) == 0 {
-		return nil
+	if p.place == "" {
+		return p.forgetPlace(filepath.Dir(manifestPlaces()[0]))
 	}
 	next := p.manifest
 	next.Entries = slices.DeleteFunc(slices.Clone(p.manifest.Entries), func(e Entry) bool {
@@ -151,7 +153,25 @@ func (p *Plan) forget() error {
 			return err
 		}
 	}
-	return p.root.remove(filepath.Dir(p.place), true)
+	return p.forgetPlace(filepath.Dir(p.place))
+}
+
+// forgetPlace removes the directory of the manifest, if it is empty.
+func (p *Plan) forgetPlace(dir string) error {
+	if temp := temporaryPath(dir); p.root.there(temp) {
+		if err := p.root.remove(temp, true); err != nil {
+			return err
+		}
+	}
+	if !p.root.isDirectory(dir) {
+		return nil
+	}
+	if temp := temporaryPath(dir + "/manifest.json"); p.root.there(temp) {
+		if err := p.root.remove(temp, false); err != nil {
+			return err
+		}
+	}
+	return p.root.remove(dir, true)
 }
 
 // gone reports whether nothing stands where e was made.
