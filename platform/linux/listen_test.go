@@ -83,7 +83,7 @@ func options(t *testing.T, ln net.Listener) (protocol int, device string) {
 	var err1, err2 error
 	if err := raw.Control(func(fd uintptr) {
 		protocol, err1 = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		device, err2 = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+		device, err2 = boundDevice(int(fd))
 	}); errors.Join(err, err1, err2) != nil {
 		t.Fatal(err, err1, err2)
 	}
@@ -231,7 +231,7 @@ func playInheritor() error {
 				return err
 			}
 			if err := raw.Control(func(fd uintptr) {
-				device, err := unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+				device, err := boundDevice(int(fd))
 				text += fmt.Sprintf(" device %s %v", device, err)
 			}); err != nil {
 				return err
