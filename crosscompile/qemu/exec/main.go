@@ -65,7 +65,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.kernel, "kernel", "", "flavour of Debian's kernel (cloud-ARCH); arm64-16k has 16 KB pages")
 	flags.IntVar(&o.memory, "mem", 768, "memory of the machine in MB")
 	flags.StringVar(&o.env, "env", "", "names of environment variables that the test gets, with commas")
-	flags.StringVar(&o.with, "with", "", "further files and folders of the package that the test reads, with commas")
+	flags.StringVar(&o.with, "with", "", "further files and folders of the project that the test reads, from its root, with commas")
 	flags.StringVar(&o.root, "root", "", "Debian packages whose programs the test calls, with commas")
 	flags.StringVar(&o.disk, "disk", "", "a scratch disk, ext4:64M or f2fs:64M: the test's temporary folder and POSTERN_TEST_DIR")
 	flags.DurationVar(&o.deadline, "deadline", 0, "instead of -test.timeout and 60 s")

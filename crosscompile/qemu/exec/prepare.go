@@ -38,17 +38,17 @@ func prepare(ctx context.Context, o options, work string) (*plan, error) {
 		p.deadline = o.deadline
 	}
 	name := filepath.Base(o.binary)
-	p.job = qemu.Job{ID: rand.Text(), Mode: "job", Path: "/job/" + name, Args: args, Dir: "/job/src", Env: environment(o.env)}
+	a := &qemu.Archive{}
+	dir, err := pack(ctx, a, o.with)
+	if err != nil {
+		return nil, err
+	}
+	p.job = qemu.Job{ID: rand.Text(), Mode: "job", Path: "/job/" + name, Args: args, Dir: dir, Env: environment(o.env)}
 	for path := range p.back {
 		p.job.Bring = append(p.job.Bring, path)
 	}
-	a := &qemu.Archive{}
 	a.Copy("job/"+name, 0o755, o.binary)
-	a.Dir("job/src", 0o755)
 	a.Dir("job/out/cover", 0o777)
-	if err := pack(a, o.with); err != nil {
-		return nil, err
-	}
 	modules, err := p.disks(ctx, o, work)
 	if err != nil {
 		return nil, err
@@ -127,24 +127,55 @@ func environment(names string) []string {
 	return list
 }
 
-// pack adds the package's testdata, if it has some, and what else was named.
-func pack(a *qemu.Archive, with string) error {
-	names := strings.FieldsFunc(with, func(r rune) bool { return r == ',' })
-	if _, err := os.Stat("testdata"); err == nil {
-		names = append(names, "testdata")
+// source is the project's place in the guest.
+const source = "/job/src"
+
+// pack adds the sources and testdata of the package in the working directory
+// and what else of the project was named, and returns the package's folder in the guest.
+func pack(ctx context.Context, a *qemu.Archive, with string) (string, error) {
+	root, err := qemu.Root(ctx)
+	if err != nil {
+		return "", err
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(root, here)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("%s is not below the project %s", here, root)
+	}
+	names, err := filepath.Glob(filepath.Join(here, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat("testdata"); err == nil {
+		names = append(names, filepath.Join(here, "testdata"))
+	}
+	for _, name := range strings.FieldsFunc(with, func(r rune) bool { return r == ',' }) {
+		names = append(names, filepath.Join(root, name))
+	}
+	a.Dir(filepath.Join(source, rel), 0o755)
 	for _, name := range names {
-		info, err := os.Stat(name)
-		switch {
-		case err != nil:
-			return err
-		case info.IsDir():
-			if err := a.Tree(filepath.Join("job/src", name), name); err != nil {
-				return err
-			}
-		default:
-			a.Copy(filepath.Join("job/src", name), info.Mode(), name)
+		if err := packPath(a, root, name); err != nil {
+			return "", err
 		}
 	}
+	return filepath.Join(source, rel), nil
+}
+
+func packPath(a *qemu.Archive, root, name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(root, name)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return a.Tree(filepath.Join(source, rel), name)
+	}
+	a.Copy(filepath.Join(source, rel), info.Mode(), name)
 	return nil
 }

@@ -39,7 +39,7 @@ func runJob(w *port.Writer, job port.Job) error {
 	if dir == "" {
 		dir = "/"
 	}
-	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "TMPDIR=/tmp"}, job.Env...)
+	env := append(job.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "TMPDIR=/tmp") // the first of a name counts
 	process, err := os.StartProcess(job.Path, append([]string{job.Path}, job.Args...), &os.ProcAttr{
 		Dir: dir, Env: env, Files: []*os.File{nothing, files[0], files[1]}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
