@@ -113,6 +113,7 @@ var simSite = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	simLeft.Store(&dir)
 	epoch := func() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) } // when every bubble begins
 	a, err := site.Open(context.Background(), dir, site.Options{URL: simURL, Now: epoch, Store: store.Options{Now: epoch}})
 	if err != nil {
@@ -120,6 +121,21 @@ var simSite = sync.OnceValues(func() (string, error) {
 	}
 	return dir, a.Close()
 })
+
+// simLeft is the directory above, which outlives each test that copies it.
+var simLeft atomic.Pointer[string] //nolint:gochecknoglobals // TestMain takes it away
+
+// tidy is a run of tests that leaves nothing behind.
+type tidy struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (t tidy) Run() int {
+	code := t.M.Run()
+	if dir := simLeft.Load(); dir != nil && os.RemoveAll(*dir) != nil {
+		return max(code, 1)
+	}
+	return code
+}
 
 func (s *simulation) openSite() {
 	dir := filepath.Join(s.t.(*testing.T).TempDir(), "site")

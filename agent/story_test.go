@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"postern": func() { os.Exit(storyMain()) }})
+	testscript.Main(tidy{m}, map[string]func(){"postern": func() { os.Exit(storyMain()) }})
 }
 
 // storyLog names the file in which a story's commands leave what they said.
