@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"crosscompile/qemu/port":        {},
 	"crosscompile/qemu/guest":       {"crosscompile/qemu/port"},
 	"crosscompile/qemu/exec":        {"crosscompile/qemu", "crosscompile/qemu/port"},
+	"crosscompile/qemu/inits":       {"crosscompile/qemu"},
 	"crosscompile/qemu/powercut":    {"platform", "platform/linux", "store"},
 
 	"crosscompile/qemu/powercut/writer": {"agent/credential", "agent/lifecycle", "crosscompile/qemu/powercut", "store"},

@@ -6,7 +6,7 @@ import "slices"
 
 // programs are what guest plays under an init, by their first argument.
 func programs() map[string]func(args []string) int {
-	return map[string]func([]string) int{}
+	return map[string]func([]string) int{"memory": playMemory, "story": playStory, "story-ask": storyAsk, "story-prepare": prepareRoot}
 }
 
 func names() []string {

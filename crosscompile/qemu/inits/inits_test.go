@@ -1,0 +1,173 @@
+//go:build linux
+
+package inits
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"postern/crosscompile/qemu"
+)
+
+var _ = qemu.Flag()
+
+// boot is one start of the machine and the steps that it must report.
+type boot struct {
+	name  string // on the kernel's command line
+	rtc   string
+	steps []string
+}
+
+// boots are the life of a board, in order: flashed and connected; switched off
+// and on without a network; with an empty battery; and well again.
+func boots(systemd bool) []boot {
+	first := []string{
+		"clock", "start", "process", "places", "unenrolled", "authority", "connect", "places-connected", "token", "refused", "saved",
+		"killed", "reload-bad", "reload", "memory", "authority-gone",
+	}
+	if systemd {
+		first = append(first, "notify", "journal", "exposure", "activation", "watchdog")
+	}
+	return []boot{
+		{name: "first", steps: first},
+		{name: "offline", steps: []string{"clock", "start", "process", "identity", "token", "refused", "killed", "token-again", "memory"}},
+		{name: "past", rtc: "1970-01-01T00:00:00", steps: []string{"clock", "start", "untrusted", "identity", "held-back", "killed", "identity-again", "memory"}},
+		{name: "again", steps: []string{"clock", "start", "identity", "token", "stop", "store", "second-start", "token-again", "memory"}},
+	}
+}
+
+// limit bounds one boot; an idle host needs a tenth of it.
+const limit = 8 * time.Minute
+
+func tools(t *testing.T) {
+	t.Helper()
+	qemu.Tools(t, "mmdebstrap", "mke2fs", "cp", "apt-get", "dpkg-deb", "depmod", "modprobe", "qemu-system-aarch64", "qemu-system-x86_64")
+	if os.Geteuid() != 0 {
+		t.Fatal("the packages are unpacked with their owners: run go run ./crosscompile/tests inits as root")
+	}
+}
+
+// machine makes the machine of one boot.
+func machine(t *testing.T, arch string, s system, b boot, image string) qemu.Spec {
+	t.Helper()
+	kernel, err := qemu.FetchKernel(t.Context(), "cloud-"+arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := qemu.Job{
+		ID: fmt.Sprintf("%s-%s-%s", s.name, arch, b.name), Mode: "switch",
+		Root: &qemu.Mount{Device: "/dev/vda", Type: "ext4"}, Init: s.init,
+	}
+	spec := qemu.Spec{
+		Arch: arch, MemMB: s.memMB, Kernel: kernel.Image, Initrd: filepath.Join(t.TempDir(), "initrd"), Job: job.ID, RTC: b.rtc,
+		Append: fmt.Sprintf("cma=0 postern.boot=%s postern.now=%d", b.name, time.Now().Unix()),
+		Disks:  []qemu.Disk{{File: image}},
+	}
+	if err := qemu.Initrd(t.Context(), kernel, arch, spec.Initrd, job, &qemu.Archive{}, "inet_diag", "tcp_diag", "unix_diag"); err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// play boots once and awaits the steps. A console of a boot that failed is kept.
+func play(t *testing.T, arch string, s system, b boot, image string) map[string]qemu.Message {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	began := time.Now()
+	vm, err := qemu.Start(ctx, machine(t, arch, s, b, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = vm.Close() }()
+	got := vm.Steps(t, b.steps, limit)
+	exit, err := vm.Result(ctx)
+	if err != nil || exit.RC != 0 {
+		t.Errorf("the boot ended with %d: %v", exit.RC, err)
+	}
+	if t.Failed() {
+		keep(t, vm.Console())
+	}
+	t.Logf("%s: %.1f s, agent answered at %.1f guest s, peak %s", b.name, time.Since(began).Seconds(), got["start"].Up, got["memory"].Got)
+	return got
+}
+
+// keep copies the console to a place that outlives the test.
+func keep(t *testing.T, console string) {
+	t.Helper()
+	content, err := os.ReadFile(console)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	f, err := os.CreateTemp("", "postern-console-*.log")
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.Write(content); err != nil {
+		t.Log(err)
+		return
+	}
+	t.Logf("the console is kept in %s", f.Name())
+}
+
+// life plays all boots of one board.
+func life(t *testing.T, tier, arch, name string) {
+	t.Helper()
+	qemu.Need(t, tier)
+	tools(t)
+	s := systems()[name]
+	image := buildRoot(t, arch, s, nil)
+	for _, b := range boots(s.plan.Systemd) {
+		if !t.Run(b.name, func(t *testing.T) { play(t, arch, s, b, image) }) {
+			t.FailNow()
+		}
+	}
+}
+
+func TestBoardWithBusyboxKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "short", "arm64", "busybox")
+}
+
+func TestBoardWithSystemdKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "arm64", "systemd")
+}
+
+func TestBoardWithOpenRCKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "arm64", "openrc")
+}
+
+func TestBoardWithSysvinitKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "arm64", "inittab")
+}
+
+func TestBoardWithRunitKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "arm64", "runit")
+}
+
+func TestBoardWithS6KeepsItsIdentityThroughEveryBoot(t *testing.T) { life(t, "full", "arm64", "s6") }
+
+func TestPCWithSystemdKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "amd64", "systemd")
+}
+
+func TestPCWithBusyboxKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "amd64", "busybox")
+}
+
+// TestEveryStepHasAName guards the two lists against a step that is expected twice.
+func TestEveryStepHasAName(t *testing.T) {
+	for _, b := range boots(true) {
+		steps := slices.Sorted(slices.Values(b.steps))
+		if len(slices.Compact(steps)) != len(b.steps) {
+			t.Errorf("boot %s expects a step twice: %v", b.name, b.steps)
+		}
+	}
+}
