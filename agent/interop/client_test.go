@@ -59,6 +59,7 @@ func (w *world) variables(f flavour) []string {
 func goClients() []string {
 	return []string{"azidentity-1.15.0", "azidentity-1.10.1", "azidentity-1.5.2"}
 }
+
 func jsClients() []string {
 	return []string{"identity-4.13", "identity-4.2", "msal-node-7", "msal-node-5"}
 }

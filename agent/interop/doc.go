@@ -12,7 +12,6 @@
 // nothing but loopback can be reached. That takes root; without it the tests
 // skip and say so. A tool that is missing is a failure.
 //
-// Not covered: the states Rejected (two refusals, ten minutes apart) and Expired
-// (a certificate of the site authority lives 90 days), which the simulations of
-// agent/credential reach, and Windows.
+// Not covered: the state Rejected (two refusals, ten minutes apart), which the
+// simulations of agent and agent/credential reach, and Windows.
 package interop

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 // expectation is what every client must show while the device is in a state.
 type expectation struct {
 	words     []string // in the text that a caller sees
+	answer    string   // code and status on the wire, as curl shows them
 	chainOn   bool     // azidentity's chain goes on over IMDS; over Arc it never does
 	transient bool     // retried, so asked by few clients only
 }
@@ -34,6 +36,12 @@ func (w *world) eachClient(t *testing.T, resource string, e expectation) {
 			})
 		}
 	}
+	for _, f := range []flavour{arc, imds} {
+		t.Run(string(f)+"_curl", func(t *testing.T) {
+			t.Parallel()
+			w.curls(t, f, resource, e)
+		})
+	}
 	if e.transient {
 		return
 	}
@@ -53,6 +61,27 @@ func (w *world) eachClient(t *testing.T, resource string, e expectation) {
 	}
 }
 
+// curls asks as the documented recipes do.
+func (w *world) curls(t *testing.T, f flavour, resource string, e expectation) {
+	t.Helper()
+	script := recipe
+	if f == imds {
+		script = `curl -s -H Metadata:true "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net"`
+	}
+	script = strings.ReplaceAll(script, "https%3A%2F%2Fvault.azure.net", url.QueryEscape(resource))
+	script = strings.ReplaceAll(script, "curl -s -H", `curl -s -w " %{http_code}" -H`) // all but the one for the challenge
+	out := w.as(t, member, nil, "bash", "-c", script)
+	code, status, _ := strings.Cut(e.answer, " ")
+	for _, want := range append([]string{`"error":"` + code + `"`}, e.words...) {
+		if !strings.Contains(out, want) {
+			t.Errorf("curl shows no %q: %s", want, out)
+		}
+	}
+	if !strings.HasSuffix(out, " "+status) {
+		t.Errorf("status is not %s: %s", status, out)
+	}
+}
+
 // inState fails the test unless the device comes to be in a state.
 func inState(t *testing.T, want string) {
 	t.Helper()
@@ -62,7 +91,51 @@ func inState(t *testing.T, want string) {
 func TestUnenrolledDeviceSaysSoAndChainsGoOn(t *testing.T) {
 	inside(t, func(t *testing.T, w *world) {
 		inState(t, "Unenrolled")
-		w.eachClient(t, vault, expectation{words: []string{"Identity not found", "postern connect"}, chainOn: true})
+		w.eachClient(t, vault, expectation{words: []string{"Identity not found", "postern connect"}, answer: "invalid_request 400", chainOn: true})
+	})
+}
+
+// TestDisconnectedDeviceForgetsItsTokens: what was cached a moment before is
+// not served any more.
+func TestDisconnectedDeviceForgetsItsTokens(t *testing.T) {
+	inside(t, func(t *testing.T, w *world) {
+		w.connect(t)
+		gotToken(t, w.ask(t, "azidentity-1.15.0", arc, member, "mi", vault), w.system, vault)
+		must(t, binary, "disconnect", "--yes", "--config", settings)
+		inState(t, "Unenrolled")
+		w.eachClient(t, vault, expectation{words: []string{"Identity not found", "postern connect"}, answer: "invalid_request 400", chainOn: true})
+	})
+}
+
+// TestExpiredDeviceServesWhatItHasUntilItIsReconnected: the certificate ends
+// while the authority is away. A person's claim heals the device's own identity,
+// an operator's word the assigned one.
+func TestExpiredDeviceServesWhatItHasUntilItIsReconnected(t *testing.T) {
+	inside(t, func(t *testing.T, w *world) {
+		w.life = "90s"
+		w.connect(t)
+		before := w.ask(t, "azidentity-1.15.0", arc, member, "mi", vault)
+		gotToken(t, before, w.system, vault)
+		w.cut(t)
+		inState(t, "Expired")
+		t.Run("over", func(t *testing.T) {
+			w.cachedFor(t, before)
+			w.eachClient(t, storage, expectation{words: []string{"Expired", "postern reconnect"}, answer: "unauthorized_client 403"})
+		})
+		w.life = ""
+		w.startAuthority(t)
+		must(t, binary, "reconnect", "--config", settings, "--claim-file", w.claim(t, "--reonboard"))
+		must(t, binary, "authority", "identity", "assign", "telemetry", "gw-1", "--renew", "--dir", ca)
+		w.bothConnected(t)
+		t.Run("reconnected", func(t *testing.T) {
+			for client, f := range map[string]flavour{"azidentity-1.15.0": arc, "identity-4.13": imds, "msal-node-7": app} {
+				t.Run(client, func(t *testing.T) {
+					t.Parallel()
+					gotToken(t, w.ask(t, client, f, member, "mi", storage), w.system, storage)
+					gotToken(t, w.ask(t, client, f, member, "mi", storage, "client_id", w.user.ClientID), w.user, storage)
+				})
+			}
+		})
 	})
 }
 
@@ -74,7 +147,7 @@ func TestOfflineDeviceServesWhatItHas(t *testing.T) {
 		w.cut(t)
 		inState(t, "Offline")
 		w.cachedFor(t, before)
-		w.eachClient(t, storage, expectation{words: []string{"Offline"}, transient: true})
+		w.eachClient(t, storage, expectation{words: []string{"Offline"}, answer: "temporarily_unavailable 503", transient: true})
 	})
 }
 
@@ -105,7 +178,7 @@ func TestRebootWithoutClockAndNetworkIsSaidAndHeals(t *testing.T) {
 			t.Skip("this machine's kernel is synchronised: its clock is believed without an authority")
 		}
 		t.Run("untrusted", func(t *testing.T) {
-			w.eachClient(t, vault, expectation{words: []string{"ClockUntrusted"}, transient: true})
+			w.eachClient(t, vault, expectation{words: []string{"ClockUntrusted"}, answer: "temporarily_unavailable 503", transient: true})
 		})
 		w.startAuthority(t)
 		inState(t, "Connected")
@@ -122,7 +195,7 @@ func TestCopiedDeviceGetsNoTokens(t *testing.T) {
 			write(t, "/sys/class/dmi/id/product_uuid", "uuid-2")
 		})
 		inState(t, "Moved")
-		w.eachClient(t, vault, expectation{words: []string{"Moved", "postern adopt --hardware-changed"}})
+		w.eachClient(t, vault, expectation{words: []string{"Moved", "postern adopt --hardware-changed"}, answer: "unauthorized_client 403"})
 	})
 }
 
@@ -134,7 +207,7 @@ func TestDamagedIdentityIsNamedAndNothingIsServed(t *testing.T) {
 			spoil(t, "/run/state/identity.db.bak")
 		})
 		inState(t, "Damaged")
-		w.eachClient(t, vault, expectation{words: []string{"Damaged"}})
+		w.eachClient(t, vault, expectation{words: []string{"Damaged"}, answer: "unauthorized_client 403"})
 	})
 }
 

@@ -37,6 +37,7 @@ type world struct {
 	authority, agent *process
 	system, user     identity
 	app              []string // the variables of the workload
+	life             string   // of the authority's certificates; empty for the usual one
 }
 
 // process is the product in a child process.
@@ -127,20 +128,32 @@ func (w *world) restart(t *testing.T, change func()) {
 func (w *world) connect(t *testing.T) {
 	t.Helper()
 	w.startAuthority(t)
-	eventually(t, "the authority answers", func() bool {
-		return exec.CommandContext(t.Context(), binary, "authority", "status", "--dir", ca).Run() == nil
-	})
 	for _, resource := range []string{vault, storage} {
 		must(t, binary, "authority", "resource", "add", resource, "--dir", ca)
 	}
-	claim := t.TempDir() + "/claim"
-	if err := os.WriteFile(claim, []byte(output(t, "authority", "claim", "gw-1", "--dir", ca)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	must(t, binary, "connect", "--config", settings, "--claim-file", claim)
+	must(t, binary, "connect", "--config", settings, "--claim-file", w.claim(t))
 	must(t, binary, "authority", "identity", "create", "telemetry", "--dir", ca)
 	must(t, binary, "authority", "identity", "assign", "telemetry", "gw-1", "--dir", ca)
-	w.restart(t, func() {}) // a start asks which identities are assigned
+	w.bothConnected(t)
+	w.app = strings.Fields(output(t, "env", "app", "--rotate", "--format", "dotenv", "--config", settings))
+}
+
+// claim is a file with the right to connect this machine.
+func (w *world) claim(t *testing.T, more ...string) (path string) {
+	t.Helper()
+	path = t.TempDir() + "/claim"
+	claim := output(t, append([]string{"authority", "claim", "gw-1", "--dir", ca}, more...)...)
+	if err := os.WriteFile(path, []byte(claim), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// bothConnected lets the agent ask which identities are assigned, as it does at
+// a start, and waits until it has them.
+func (w *world) bothConnected(t *testing.T) {
+	t.Helper()
+	w.restart(t, func() {})
 	eventually(t, "both identities are connected", func() bool {
 		w.system, w.user = identity{}, identity{}
 		for _, id := range identities(t) {
@@ -155,12 +168,18 @@ func (w *world) connect(t *testing.T) {
 		}
 		return w.system.ClientID != "" && w.user.ClientID != ""
 	})
-	w.app = strings.Fields(output(t, "env", "app", "--rotate", "--format", "dotenv", "--config", settings))
 }
 
 func (w *world) startAuthority(t *testing.T) {
 	t.Helper()
-	w.authority = start(t, "authority", "run", "--dir", ca, "--listen", "127.0.0.1:8443")
+	args := []string{"authority", "run", "--dir", ca, "--listen", "127.0.0.1:8443"}
+	if w.life != "" {
+		args = append(args, "--certificate-life", w.life)
+	}
+	w.authority = start(t, args...)
+	eventually(t, "the authority answers", func() bool {
+		return exec.CommandContext(t.Context(), binary, "authority", "status", "--dir", ca).Run() == nil
+	})
 }
 
 // cut takes the authority away, as a lost network does.
