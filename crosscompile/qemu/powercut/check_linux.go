@@ -83,6 +83,9 @@ func (q Question) mount(ctx context.Context) error {
 // by opening them as the agent does, its watch of 30 s included.
 func (q Question) look(ctx context.Context, a *Answer) error {
 	dir := filepath.Join(checkPoint, q.Dir)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) && q.Last.What == "" {
+		return nil // nothing was acknowledged, not even that there is a state directory
+	}
 	var damaged []string
 	for _, name := range []string{"identity.db", "identity.db.bak", "cache.db"} {
 		verdict, err := q.verify(ctx, filepath.Join(dir, name))

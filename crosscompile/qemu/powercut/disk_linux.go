@@ -1,6 +1,7 @@
 package powercut
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,7 +46,11 @@ func MakeDisk(ctx context.Context, path, system string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(copySparse(disk, FSStart, f, FSSize), f.Close())
+		err = eachChunk(f, FSSize, func(at int64, data []byte) error {
+			_, err := disk.WriteAt(data, FSStart+at)
+			return err
+		})
+		return errors.Join(err, f.Close())
 	})
 }
 
@@ -62,16 +67,43 @@ func bootSector() []byte {
 	return sector
 }
 
-// CopyDisk copies a disk; what is zero takes no room.
-func CopyDisk(to, from string) error {
-	f, err := os.Open(from)
+// Image is what of a disk is not zero, kept in memory to be written often.
+type Image []Chunk
+
+// Chunk is a piece of a disk.
+type Chunk struct {
+	At   int64
+	Data []byte
+}
+
+// ReadImage reads the disk at path.
+func ReadImage(path string) (Image, error) {
+	f, err := os.Open(path)
 	if err != nil {
+		return nil, err
+	}
+	var i Image
+	err = eachChunk(f, DiskSize, func(at int64, data []byte) error {
+		i = append(i, Chunk{at, bytes.Clone(data)})
+		return nil
+	})
+	return i, errors.Join(err, f.Close())
+}
+
+// Write makes a disk at path, over the one that stands there, and hands it to
+// more before it is closed.
+func (i Image) Write(path string, more func(io.WriterAt) error) error {
+	if err := sparse(path, DiskSize); err != nil {
 		return err
 	}
-	if err := sparse(to, DiskSize); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(onDisk(to, func(disk *os.File) error { return copySparse(disk, 0, f, DiskSize) }), f.Close())
+	return onDisk(path, func(disk *os.File) error {
+		for _, c := range i {
+			if _, err := disk.WriteAt(c.Data, c.At); err != nil {
+				return err
+			}
+		}
+		return more(disk)
+	})
 }
 
 func sparse(path string, size int64) error {
@@ -90,20 +122,19 @@ func onDisk(path string, do func(*os.File) error) error {
 	return errors.Join(do(f), f.Close())
 }
 
-// copySparse copies n bytes of from to byte at of to, and leaves holes where
-// there are only zeros.
-func copySparse(to io.WriterAt, at int64, from io.ReaderAt, n int64) error {
+// eachChunk visits the blocks of the first n bytes that are not zero.
+func eachChunk(from io.ReaderAt, n int64, visit func(at int64, data []byte) error) error {
 	const block = 64 << 10
 	buffer, zeros := make([]byte, block), string(make([]byte, block))
-	for done := int64(0); done < n; done += block {
-		part := buffer[:min(block, n-done)]
-		if err := readAt(from, part, done); err != nil {
+	for at := int64(0); at < n; at += block {
+		part := buffer[:min(block, n-at)]
+		if err := readAt(from, part, at); err != nil {
 			return err
 		}
 		if string(part) == zeros[:len(part)] {
 			continue
 		}
-		if _, err := to.WriteAt(part, at+done); err != nil {
+		if err := visit(at, part); err != nil {
 			return err
 		}
 	}

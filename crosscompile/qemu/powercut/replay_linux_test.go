@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -49,6 +50,7 @@ func command(ctx context.Context, dir string, env []string, name string, args ..
 type recording struct {
 	machine
 	dir   string // holds base and log
+	base  Image
 	log   *Log
 	marks []Logged
 }
@@ -62,7 +64,11 @@ func record(t *testing.T, m machine, marks uint64) recording {
 	}
 	dir := folder(t)
 	g := m.prepare(t, dir)
-	if err := CopyDisk(filepath.Join(dir, "base"), g.disk); err != nil {
+	base, err := ReadImage(g.disk)
+	if err == nil {
+		err = base.Write(filepath.Join(dir, "base"), func(io.WriterAt) error { return nil })
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	log := filepath.Join(dir, "log")
@@ -94,22 +100,26 @@ func open(t *testing.T, m machine, dir string) recording {
 	if r.marks, err = r.log.Marks(); err != nil {
 		t.Fatal(err)
 	}
+	if r.base, err = ReadImage(filepath.Join(dir, "base")); err != nil {
+		t.Fatal(err)
+	}
 	if len(r.marks) < 3 {
 		t.Fatalf("%d marks in %d entries: nothing was recorded", len(r.marks), len(r.log.Entries))
 	}
 	return r
 }
 
-// choose gives n crash points between the first mark and the last: a third of
-// them evenly, a third just behind a mark, where nothing excuses a loss, a
+// choose gives n crash points between the first flush, when the file system
+// has been mounted, and the last mark: a third of them evenly, a third just behind a mark, where nothing excuses a loss, a
 // third where an identity begins or ends, which is a small part of a life.
 func (r recording) choose(n int, seed uint64) []int {
 	if *point >= 0 {
 		return []int{*point}
 	}
 	chance := rand.New(rand.NewPCG(seed, 7))
-	first, last := r.marks[0].Entry+1, r.marks[len(r.marks)-1].Entry
-	var delicate [][2]int
+	first := 1 + slices.IndexFunc(r.log.Entries, func(e Entry) bool { return e.Flags&Flush != 0 })
+	last := r.marks[len(r.marks)-1].Entry
+	delicate := [][2]int{{first, r.marks[0].Entry + 1}}
 	for i := 1; i < len(r.marks); i++ {
 		if w := r.marks[i].What; w == Connected || w == Disconnected {
 			delicate = append(delicate, [2]int{r.marks[i-1].Entry + 1, r.marks[i].Entry + 1})
@@ -121,7 +131,7 @@ func (r recording) choose(n int, seed uint64) []int {
 		switch {
 		case i%3 == 1:
 			p = r.marks[chance.IntN(len(r.marks)-1)].Entry + 1 + chance.IntN(3)
-		case i%3 == 2 && len(delicate) > 0:
+		case i%3 == 2:
 			span := delicate[chance.IntN(len(delicate))]
 			p = span[0] + chance.IntN(span[1]-span[0])
 		}
@@ -133,7 +143,7 @@ func (r recording) choose(n int, seed uint64) []int {
 
 // question is what the disk has to hold at a point.
 func (r recording) question(point int) Question {
-	q := Question{FS: r.fs, Options: r.options, Dir: stateName}
+	q := Question{FS: r.fs, Options: r.options, Dir: stateName, Last: Mark{Next: Opened, Identity: Empty, Cache: Empty}, Next: &r.marks[0].Mark}
 	for i, m := range r.marks {
 		if m.Entry >= point {
 			break
@@ -241,10 +251,7 @@ func (r recording) one(ctx context.Context, c Cut, q Question, patience int) (a 
 }
 
 func (r recording) build(image string, c Cut) error {
-	if err := CopyDisk(image, filepath.Join(r.dir, "base")); err != nil {
-		return err
-	}
-	return onDisk(image, func(disk *os.File) error { return r.log.Replay(disk, c) })
+	return r.base.Write(image, func(disk io.WriterAt) error { return r.log.Replay(disk, c) })
 }
 
 // ask runs the check in a process with a mount namespace of its own.
