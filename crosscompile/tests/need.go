@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// need is a program that the tests call, and the Debian package that has it.
+// need is a program that the tests call, or a file by its path, and the Debian
+// package that has it.
 type need struct{ program, pkg string }
 
 func basics() []need {
@@ -20,14 +23,35 @@ func basics() []need {
 	}
 }
 
-// install brings the packages whose programs are missing, in one call.
-func install(ctx context.Context, out io.Writer, needs []need) error {
+// met tells whether the program or the file is there; a user's PATH lacks the
+// folders of the administrator's programs.
+func (n need) met() bool {
+	if filepath.IsAbs(n.program) {
+		_, err := os.Stat(n.program)
+		return err == nil
+	}
+	for _, dir := range []string{"", "/usr/sbin", "/sbin"} {
+		if _, err := exec.LookPath(filepath.Join(dir, n.program)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// unmet are the packages that are missing, each once.
+func unmet(needs []need) []string {
 	var missing []string
 	for _, n := range needs {
-		if _, err := exec.LookPath(n.program); err != nil {
+		if !n.met() && !slices.Contains(missing, n.pkg) {
 			missing = append(missing, n.pkg)
 		}
 	}
+	return missing
+}
+
+// install brings the packages whose programs are missing, in one call.
+func install(ctx context.Context, out io.Writer, needs []need) error {
+	missing := unmet(needs)
 	if len(missing) == 0 {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,35 @@ func (s step) doCommand(ctx context.Context) error {
 	return nil
 }
 
+// chosen are the arguments of go test, with the packages of only and except.
+func (s step) chosen(ctx context.Context) ([]string, error) {
+	if s.only == nil && s.except == nil {
+		return s.test, nil
+	}
+	cmd, err := s.command(ctx, []string{"go", "list", "./..."})
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	args, all := s.test[:len(s.test)-1:len(s.test)-1], len(s.test)
+	for pkg := range strings.FieldsSeq(string(out)) {
+		if (s.only == nil || startsWith(pkg, s.only)) && !startsWith(pkg, s.except) {
+			args = append(args, pkg)
+		}
+	}
+	if len(args) < all {
+		return nil, errors.New("no package is left to test")
+	}
+	return args, nil
+}
+
+func startsWith(s string, list []string) bool {
+	return slices.ContainsFunc(list, func(prefix string) bool { return s == prefix || strings.HasPrefix(s, prefix+"/") })
+}
+
 // event is one line of go test -json (go doc test2json).
 type event struct {
 	Action, Package, Test, Output, ImportPath string
@@ -66,7 +96,11 @@ type event struct {
 }
 
 func (s step) doTests(ctx context.Context, out io.Writer, verbose bool, total *count) error {
-	cmd, err := s.command(ctx, append([]string{"go", "test", "-json"}, s.test...))
+	args, err := s.chosen(ctx)
+	if err != nil {
+		return err
+	}
+	cmd, err := s.command(ctx, append([]string{"go", "test", "-json"}, args...))
 	if err != nil {
 		return err
 	}

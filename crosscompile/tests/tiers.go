@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,9 @@ type step struct {
 	test []string // arguments of go test -json
 	env  []string // added to the environment
 	run  []string // instead of test
+	// only and except choose among the packages that "./..." at the end of test
+	// names, by the beginning of their paths
+	only, except []string
 	// silent means that the command must print nothing: gofmt -l
 	silent bool
 }
@@ -31,14 +35,14 @@ func goTest(name, dir string, args ...string) step { return step{name: name, dir
 
 // tiers lists what can be run. Every tier is bounded.
 func tiers() []tier {
-	return []tier{
+	return append([]tier{
 		{
-			name: "short", what: "everything that a change must pass: checks, all rooms, real clients; what CI runs (about 15 min on 2 cores)",
-			limit: 75 * time.Minute, packages: basics(), steps: append(checks(),
+			name: "short", what: "everything that a change must pass: checks, all rooms, real clients, machines; what CI runs (at most 75 min)",
+			limit: 75 * time.Minute, packages: append(basics(), machineNeeds()...), steps: slices.Concat(checks(), []step{
 				rooms(),
-				step{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}},
+				{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}},
 				goTest("real clients", "agent/interop", "-timeout", "20m", "./..."),
-			),
+			}, booted()),
 		},
 		{
 			name: "lint", what: "golangci-lint, built from crosscompile/tools (at most 30 min)", limit: 30 * time.Minute,
@@ -79,7 +83,7 @@ func tiers() []tier {
 			name: "reproducible", what: "every target built twice, in two folders (at most 90 min)", limit: 90 * time.Minute,
 			steps: []step{goTest("reproducible", "crosscompile", "-run", "Reproducible|Budget", "-all", "-timeout", "80m", ".")},
 		},
-	}
+	}, machineTiers()...)
 }
 
 // checks are what every change must pass before it is tested.
@@ -95,7 +99,7 @@ func checks() []step {
 // rooms tests everything without cgo, as it is released: with it some calls
 // that harden a process are not to be had.
 func rooms() step {
-	return step{name: "rooms", test: []string{"-timeout", "40m", "./..."}, env: []string{"CGO_ENABLED=0"}}
+	return step{name: "rooms", test: []string{"-timeout", "40m", "./..."}, env: []string{"CGO_ENABLED=0"}, except: []string{machines, pictures}}
 }
 
 func find(name string) (tier, bool) {

@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	if os.Getpid() != 1 {
+	if os.Getpid() != 1 || len(os.Args) > 1 { // a program may be PID 1 of a root
 		os.Exit(program(os.Args[1:]))
 	}
 	if err := first(); err != nil {

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// machineNeeds are the programs and files of the tiers that boot machines.
+func machineNeeds() []need {
+	return []need{
+		{"qemu-system-aarch64", "qemu-system-arm"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"qemu-img", "qemu-utils"},
+		{"depmod", "kmod"}, {"modprobe", "kmod"}, {"xz", "xz-utils"}, {"mke2fs", "e2fsprogs"}, {"mkfs.f2fs", "f2fs-tools"}, {"cpio", "cpio"},
+		{"mmdebstrap", "mmdebstrap"}, {"busybox", "busybox-static"},
+		{"genimage", "genimage"}, {"mksquashfs", "squashfs-tools"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"},
+		{"/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu"}, {"/usr/share/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"}, {"/usr/share/seabios/bios.bin", "seabios"},
+	}
+}
+
+// machines are the packages whose tests boot machines: one at a time, since each
+// keeps the cores busy.
+const machines = "postern/crosscompile/qemu"
+
+// pictures are the packages of images, which boot machines, too.
+const pictures = "postern/crosscompile/images"
+
+// runnerPath is where the runner of foreign tests is built.
+func runnerPath() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "postern", "qemu", "exec")
+}
+
+// calledTools are the Debian packages whose programs the tests call in a machine.
+const calledTools = "bash,coreutils,curl,strace,iproute2,acl,util-linux,mount,grep,sed,procps"
+
+// foreign tests packages in machines of another architecture or kernel.
+func foreign(name, arch, runner string, args ...string) step {
+	run := runnerPath() + " -arch " + arch + " -disk ext4:256M -root " + calledTools + " -with agent/challenge " + runner
+	return step{
+		name: name, env: []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0"},
+		test: append([]string{"-p", "1", "-vet", "off", "-timeout", "20m", "-exec", run}, args...),
+	}
+}
+
+func buildRunner() step {
+	return step{name: "runner", run: []string{"go", "build", "-o", runnerPath(), "./crosscompile/qemu/exec"}}
+}
+
+// lowRooms are the rooms that talk to the kernel.
+func lowRooms() []string {
+	return []string{"./platform/linux/...", "./agent/challenge/...", "./agent/endpoint/..."}
+}
+
+// booted is what every change must pass in machines; of the store's trials there are few.
+func booted() []step {
+	return []step{
+		buildRunner(),
+		foreign("arm64: platform, challenge, endpoint", "arm64", "", lowRooms()...),
+		foreign("arm64: store", "arm64", "", "./store", "-store.kills=2", "-store.damage=10"),
+		inMachines("machines", "short"),
+	}
+}
+
+// inMachines runs the tests that boot their own machines.
+func inMachines(name, tier string) step {
+	return step{
+		name: name, env: []string{"CGO_ENABLED=0", "POSTERN_QEMU=" + tier},
+		test: []string{"-p", "1", "-timeout", "60m", "./..."}, only: []string{machines, pictures},
+	}
+}
+
+// hardware is everything that machines can show.
+func hardware() []step {
+	return []step{
+		buildRunner(),
+		foreign("arm64: platform, challenge, endpoint", "arm64", "", lowRooms()...),
+		foreign("arm64: store", "arm64", "", "./store", "-store.kills=5", "-store.damage=50"),
+		foreign("arm64, pages of 16 KB: store", "arm64", "-kernel arm64-16k", "./store", "-store.kills=2", "-store.damage=10"),
+		foreign("amd64: platform, store", "amd64", "", "./platform/linux/...", "./store", "-store.kills=2", "-store.damage=10"),
+		foreign("arm64: the rooms above", "arm64", "", "./agent/lifecycle", "./agent/config", "./agent/credential", "./agent/token", "./agent/audit"),
+		inMachines("machines", "full"),
+	}
+}
+
+func machineTiers() []tier {
+	return []tier{
+		{
+			name: "boot", what: "machines: the low rooms on arm64, 64 MB of memory, and the short form of everything that boots",
+			limit: 60 * time.Minute, packages: append(basics(), machineNeeds()...), steps: booted(),
+		},
+		{
+			name: "hardware", what: "machines, in full: arm64, amd64, pages of 16 KB, every init, power cuts, the image (at most 4 h)",
+			limit: 4 * time.Hour, packages: append(basics(), machineNeeds()...), steps: hardware(),
+		},
+	}
+}
