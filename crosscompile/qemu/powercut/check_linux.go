@@ -31,6 +31,7 @@ type Question struct {
 // Answer is what was found. Bad is empty if nothing is lost.
 type Answer struct {
 	Bad      string
+	Usable   bool              // there is an identity that can be used, be it an old one
 	Restored string            // what the identity was restored from, if it was
 	Rebuilt  string            // why the cache was made anew, if it was
 	Verdicts map[string]string // of `postern store verify`, by file
@@ -146,6 +147,7 @@ func (q Question) open(ctx context.Context, dir string, a *Answer) (s State, err
 	if s, err = StateOf(f, c); err != nil {
 		return s, err
 	}
+	a.Usable = s.Serial > 0
 	if err := errors.Join(f.Check(ctx), c.Check(ctx)); err != nil {
 		return s, fmt.Errorf("check after the start: %w", err)
 	}

@@ -159,6 +159,7 @@ func (r recording) question(point int) Question {
 // tally is the outcome of many cuts.
 type tally struct {
 	Points, Bad, Late, Restored, Rebuilt int
+	Gone                                 int            // of the bad ones, those that leave no identity to be used where there was one
 	During                               map[string]int // what was under way when a cache had to be made anew
 	First                                []string       // of the bad ones
 	Took                                 time.Duration
@@ -188,7 +189,7 @@ func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 				q.Image, q.Postern = image, postern
 				a, late := r.one(t.Context(), c, q, patience)
 				mu.Lock()
-				sum.add(a, late, c, q.Last.Next)
+				sum.add(a, late, c, q)
 				mu.Unlock()
 			}
 		})
@@ -202,7 +203,7 @@ func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 	return sum
 }
 
-func (s *tally) add(a Answer, late bool, c Cut, underWay string) {
+func (s *tally) add(a Answer, late bool, c Cut, q Question) {
 	if late {
 		s.Late++
 	}
@@ -211,12 +212,15 @@ func (s *tally) add(a Answer, late bool, c Cut, underWay string) {
 	}
 	if a.Rebuilt != "" {
 		s.Rebuilt++
-		s.During[underWay]++
+		s.During[q.Last.Next]++
 	}
 	if a.Bad == "" {
 		return
 	}
 	s.Bad++
+	if q.Last.Identity != Empty && !a.Usable {
+		s.Gone++
+	}
 	if len(s.First) < 3 {
 		s.First = append(s.First, fmt.Sprintf("point %d, seed %d, torn %v, deaf %d: %s", c.Point, c.Seed, c.Torn, c.Deaf, a.Bad))
 	}
