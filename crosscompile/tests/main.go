@@ -24,7 +24,7 @@ func main() {
 func run(args []string, out io.Writer) int {
 	flags := flag.NewFlagSet("tests", flag.ContinueOnError)
 	list := flags.Bool("list", false, "list the tiers")
-	verbose := flags.Bool("v", false, "print every test")
+	verbose := flags.Bool("v", false, "print every test and what it logs")
 	if flags.Parse(args) != nil {
 		return 2
 	}

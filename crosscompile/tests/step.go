@@ -175,7 +175,18 @@ func (e event) report(out io.Writer, verbose bool, total *count, output *strings
 	default:
 		total.passed++
 		if verbose {
-			_, _ = fmt.Fprintf(out, "--- ok %s %s %.2fs\n", e.Package, e.Test, e.Elapsed)
+			_, _ = fmt.Fprintf(out, "--- ok %s %s %.2fs\n%s", e.Package, e.Test, e.Elapsed, logged(text))
 		}
 	}
+}
+
+// logged is what a test said itself, without go test's own lines.
+func logged(text string) string {
+	var said strings.Builder
+	for line := range strings.Lines(text) {
+		if own := strings.TrimSpace(line); !strings.HasPrefix(own, "=== ") && !strings.HasPrefix(own, "--- ") {
+			said.WriteString(line)
+		}
+	}
+	return said.String()
 }
