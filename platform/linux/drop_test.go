@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/platform"
+	"postern/platform/platformtest"
 )
 
 // playDropped becomes the account of its environment and tries what it must no
@@ -100,6 +101,9 @@ func childHost(base string) (*Host, error) {
 
 func TestRootPreparesAndTheAgentRunsWithoutIt(t *testing.T) {
 	needRoot(t)
+	if allThreads() { // with cgo the C library sees to them
+		platformtest.NeedFeature(t, platformtest.OwnThreads)
+	}
 	h := testHost(t)
 	base := filepath.Dir(h.dirs.State)
 	if err := os.WriteFile(filepath.Join(base, "root-only"), nil, 0o600); err != nil {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/platform"
+	"postern/platform/platformtest"
 )
 
 // allThreads reports whether this binary can act on all of its threads, as the
@@ -84,6 +85,7 @@ func playHardened() error {
 func TestHardenedProcessKeepsItsMemoryAndItsAbilities(t *testing.T) {
 	needRoot(t)
 	needAllThreads(t)
+	platformtest.NeedFeature(t, platformtest.OwnThreads)
 	h := testHost(t)
 	if err := h.Prepare("54321:43210"); err != nil {
 		t.Fatal(err)
@@ -212,9 +214,7 @@ func roundTrip(ln net.Listener) error {
 func TestConfinedProcessCanDoItsWorkAndNothingElse(t *testing.T) {
 	needAllThreads(t)
 	h := testHost(t)
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
-		t.Skipf("not run: this kernel has no Landlock (%v)", errno)
-	}
+	platformtest.NeedFeature(t, platformtest.Landlock)
 	base := filepath.Dir(h.dirs.State)
 	write(t, base, "ca.pem", "x")
 	write(t, base, "private", "x")

@@ -74,6 +74,7 @@ func playNeighbour() error {
 // The listener beside it, without the bind, shows that the way is open.
 func TestNeighbourCannotReachTheIMDSAddress(t *testing.T) {
 	needRoot(t)
+	platformtest.NeedFeature(t, platformtest.Namespaces)
 	h := testHost(t)
 	platformtest.InNamespace(t, unix.CLONE_NEWNET, func() {
 		if err := neighbourhood(t, h); err != nil {

@@ -301,6 +301,7 @@ func parentOwners(t *testing.T, s suite) {
 
 func devices(t *testing.T, s suite) {
 	path := s.path("device")
+	NeedFeature(t, Devices)
 	must(t, unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 	_, err := s.OpenFile(path, os.O_RDWR, platform.Private)
 	if access := wantAccess(t, err); !strings.Contains(access.Problem, "device") {
