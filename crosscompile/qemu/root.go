@@ -64,7 +64,7 @@ func (a *apt) root(ctx context.Context, name string, packages []string) (string,
 
 // furnish adds what the packages' scripts would have made.
 func furnish(tree string) error {
-	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "etc", "root", "job", "mnt", "bin", "var/tmp"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "etc", "root", "job", "mnt", "bin", "var/tmp", "var/lib", "var/opt", "var/log"} {
 		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
 			return err
 		}

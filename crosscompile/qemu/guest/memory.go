@@ -33,8 +33,8 @@ func playMemory([]string) int {
 }
 
 func memoryStory() error {
-	for _, dir := range []string{"/run", "/tmp"} {
-		if err := mount(port.Mount{Device: "tmpfs", Dir: dir, Type: "tmpfs", Options: "nosuid,nodev"}, dir); err != nil {
+	for dir, mode := range map[string]string{"/run": "mode=0755", "/tmp": "mode=1777"} {
+		if err := mount(port.Mount{Device: "tmpfs", Dir: dir, Type: "tmpfs", Options: "nosuid,nodev," + mode}, dir); err != nil {
 			return err
 		}
 	}
