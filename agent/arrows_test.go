@@ -56,7 +56,7 @@ var arrows = map[string][]string{
 	"crosscompile/qemu/port":        {},
 	"crosscompile/qemu/guest":       {"crosscompile/qemu/port"},
 	"crosscompile/qemu/exec":        {"crosscompile/qemu", "crosscompile/qemu/port"},
-	"crosscompile/qemu/inits":       {"crosscompile/qemu"},
+	"crosscompile/qemu/inits":       {"crosscompile/qemu", "crosscompile/qemu/port"},
 	"crosscompile/qemu/powercut":    {"platform", "platform/linux", "store"},
 
 	"crosscompile/qemu/powercut/writer": {"agent/credential", "agent/lifecycle", "crosscompile/qemu/powercut", "store"},
@@ -66,7 +66,7 @@ var arrows = map[string][]string{
 var ours = map[string][]string{
 	"go.etcd.io/bbolt":                {"store"},
 	"github.com/fsnotify/fsnotify":    {"agent/challenge"},
-	"golang.org/x/sys":                {"platform"},
+	"golang.org/x/sys":                {"platform", "crosscompile/bench"},
 	"github.com/Microsoft/go-winio":   {"platform/windows"},
 	"github.com/spf13/cobra":          {"agent"},
 	"github.com/BurntSushi/toml":      {"agent/config"},
