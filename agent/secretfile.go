@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,10 +30,16 @@ func (c *cli) secret(flag, path, credential string) (store.Secret, error) {
 		return store.Secret{}, control.NewFault(control.ExitUsage, "no-secret", "postern connect "+flag+" -   # and paste it",
 			"%s is missing: give a file, or - for stdin", flag)
 	}
-	return secretFromFile(filepath.Join(dir, credential))
+	return openSecret(filepath.Join(dir, credential), worldMayRead)
 }
 
-func secretFromFile(path string) (store.Secret, error) {
+// worldMayRead judges a credential of the init system: systemd lets the unit's
+// account read it by an ACL, whose mask shows as the group's bits.
+func worldMayRead(m fs.FileMode) bool { return othersMayRead(m &^ 0o070) }
+
+func secretFromFile(path string) (store.Secret, error) { return openSecret(path, othersMayRead) }
+
+func openSecret(path string, exposed func(fs.FileMode) bool) (store.Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%w", err)
@@ -45,7 +52,7 @@ func secretFromFile(path string) (store.Secret, error) {
 	if !info.Mode().IsRegular() {
 		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%s is not a regular file", path)
 	}
-	if othersMayRead(info.Mode()) {
+	if exposed(info.Mode()) {
 		return store.Secret{}, control.NewFault(control.ExitPermission, "secret-file-open", "chmod 600 "+path,
 			"%s can be read by other users (mode %04o)", path, info.Mode().Perm())
 	}
