@@ -31,8 +31,11 @@ type plan struct {
 	Stop    [][]string `json:"stop"`
 	Start   [][]string `json:"start"`
 	Reload  [][]string `json:"reload"`
-	Log     []string   `json:"log,omitempty"` // prints the agent's log; without it the log goes to the console
-	Handed  bool       `json:"handed"`        // the sockets are the init's, and stay when the agent stops
+	Status  []string   `json:"status,omitempty"` // answers as LSB says: 0 running, 1 dead with a pid file, 3 stopped
+	Once    bool       `json:"once"`             // the init starts the agent once and does not look after it
+	Patient int        `json:"patient"`          // seconds for the first answer
+	Log     []string   `json:"log,omitempty"`    // prints the agent's log; without it the log goes to the console
+	Handed  bool       `json:"handed"`           // the sockets are the init's, and stay when the agent stops
 	Systemd bool       `json:"systemd"`
 	Begin   []place    `json:"begin"`     // how things lie as soon as the agent runs
 	Lasting []place    `json:"connected"` // and once it has an identity

@@ -116,7 +116,7 @@ func (s *story) started() (string, error) {
 	if name := comm(1); name != s.plan.PID1 {
 		return "", fmt.Errorf("process 1 is %s, want %s", name, s.plan.PID1)
 	}
-	if err := wait(patient, answers); err != nil {
+	if err := wait(s.patience(), answers); err != nil {
 		return "", err
 	}
 	pid := agentPID()
@@ -125,6 +125,9 @@ func (s *story) started() (string, error) {
 	}
 	return fmt.Sprintf("pid %d", pid), nil
 }
+
+// patience is how long the init may take to start or restart the agent.
+func (s *story) patience() time.Duration { return time.Duration(s.plan.Patient) * time.Second }
 
 // answers asks without a key: in every state that is a 401 with a challenge.
 func answers() error {
@@ -223,7 +226,12 @@ func (s *story) connect() (string, error) {
 	if err := os.WriteFile("/run/claim", []byte(claim), 0o600); err != nil {
 		return "", err
 	}
-	if _, err := postern("connect", "--claim-file", "/run/claim"); err != nil {
+	if s.plan.Systemd {
+		err = s.connectByCredential(claim)
+	} else {
+		_, err = postern("connect", "--claim-file", "/run/claim")
+	}
+	if err != nil {
 		return "", err
 	}
 	st, err := agentStatus()

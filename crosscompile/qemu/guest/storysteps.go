@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -114,8 +115,16 @@ func (s *story) killed() (string, error) {
 	old := agentPID()
 	peak := field(old, "VmHWM")
 	began := time.Now()
+	if err := s.lsb(0); err != nil {
+		return "", err
+	}
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		return "", err
+	}
+	if s.plan.Once {
+		if err := s.startAgain(); err != nil {
+			return "", err
+		}
 	}
 	took, err := s.back(old, began)
 	if err != nil {
@@ -127,7 +136,7 @@ func (s *story) killed() (string, error) {
 
 // back awaits another agent than old that answers.
 func (s *story) back(old int, began time.Time) (string, error) {
-	err := wait(patient, func() error {
+	err := wait(s.patience(), func() error {
 		if pid := agentPID(); pid == 0 || pid == old {
 			return fmt.Errorf("no new agent, only %d", pid)
 		}
@@ -275,7 +284,39 @@ func (s *story) stop() (string, error) {
 	if pid := agentPID(); pid != 0 {
 		return got, fmt.Errorf("agent %d runs", pid)
 	}
-	return got, nil
+	return got, s.lsb(3)
+}
+
+// lsb compares the exit code of the init script's status, where there is one.
+func (s *story) lsb(want int) error {
+	if len(s.plan.Status) == 0 {
+		return nil
+	}
+	_, err := run(s.plan.Status, 0)
+	got := 0
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("status is %d, want %d: %w", got, want, err)
+	}
+	return nil
+}
+
+// startAgain starts a killed agent where the init does not.
+func (s *story) startAgain() error {
+	err := wait(patient, func() error {
+		if pid := agentPID(); pid != 0 {
+			return fmt.Errorf("agent %d runs", pid)
+		}
+		return s.lsb(1)
+	})
+	if err != nil {
+		return err
+	}
+	return commands(s.plan.Start, 0)
 }
 
 // store: what the agent left is sound.

@@ -20,7 +20,7 @@ import (
 const (
 	suite = "bookworm"
 	// edition counts the changes of repair, so that an older tree is not used.
-	edition = "4"
+	edition = "5"
 )
 
 // Packages of the two trees; the five small inits lie in one and are chosen on
@@ -124,6 +124,9 @@ func repair(root string) error {
 		return err
 	}
 	if err := os.Chmod(filepath.Join(root, "etc/shadow"), 0o600); err != nil {
+		return err
+	}
+	if err := os.Symlink("default", filepath.Join(root, "etc/runit/runsvdir/current")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return applets(root)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/crosscompile/qemu"
+	"postern/crosscompile/qemu/port"
 )
 
 var _ = qemu.Flag()
@@ -160,6 +161,70 @@ func TestPCWithSystemdKeepsItsIdentityThroughEveryBoot(t *testing.T) {
 
 func TestPCWithBusyboxKeepsItsIdentityThroughEveryBoot(t *testing.T) {
 	life(t, "full", "amd64", "busybox")
+}
+
+func TestBoardWithSysvinitScriptKeepsItsIdentityThroughEveryBoot(t *testing.T) {
+	life(t, "full", "arm64", "sysvinit")
+}
+
+// TestBrokenInitFileFailsTheStory plants mistakes in what was installed: each
+// must end the story at the step that is about it.
+func TestBrokenInitFileFailsTheStory(t *testing.T) {
+	for _, tc := range []struct {
+		name, tier, init, at string
+		spoil                change
+	}{
+		{"no line in the inittab", "short", "busybox", "start", edit("etc/inittab", "::respawn:/usr/bin/postern", "# nothing")},
+		{"an agent that stays root", "full", "busybox", "process", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
+		{"a wrong ExecStart", "full", "systemd", "start", edit("usr/lib/systemd/system/postern.service", "ExecStart=", "ExecStart=/usr/bin/posterm run")},
+		{"a line that does not respawn", "full", "busybox", "killed", edit("etc/inittab", "::respawn:/usr/bin/postern", "::once:/usr/bin/postern run --user postern:himds")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			qemu.Need(t, tc.tier)
+			tools(t)
+			s := systems()[tc.init]
+			s.plan.Patient = 30
+			got, exit := fails(t, s, buildRoot(t, "arm64", s, tc.spoil))
+			step, said := got[tc.at]
+			if !said || step.OK {
+				t.Errorf("step %q: said %v, ok %v; want it to fail", tc.at, said, step.OK)
+			}
+			if exit.RC == 0 {
+				t.Error("the boot ended with 0")
+			}
+			t.Logf("%s: %s", tc.at, step.Got)
+		})
+	}
+}
+
+// edit replaces the one line of a file that has a prefix.
+func edit(name, prefix, with string) change {
+	return func(root string) error {
+		return replace(filepath.Join(root, name), prefix, func(string) string { return with })
+	}
+}
+
+// fails plays the first boot of a spoiled root and returns what was said.
+func fails(t *testing.T, s system, image string) (map[string]qemu.Message, qemu.Message) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	vm, err := qemu.Start(ctx, machine(t, "arm64", s, boots(s.plan.Systemd)[0], image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = vm.Close() }()
+	got := map[string]qemu.Message{}
+	for m := range vm.Lines() {
+		if m.Kind == port.Step {
+			got[m.Name] = m
+		}
+	}
+	exit, err := vm.Result(ctx)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, vm.Tail(30))
+	}
+	return got, exit
 }
 
 // TestEveryStepHasAName guards the two lists against a step that is expected twice.

@@ -105,13 +105,13 @@ func addStory(ctx context.Context, root, arch string, s system) error {
 	if err := write(root, 0o644, map[string]string{"story/plan.json": string(document)}); err != nil {
 		return err
 	}
-	return replace(filepath.Join(root, "etc/group"), "himds:x:", "himds:x:", func(line string) string {
+	return replace(filepath.Join(root, "etc/group"), "himds:x:", func(line string) string {
 		return strings.TrimSuffix(line, ":") + ":member"
 	})
 }
 
 // replace changes the one line of a file that has a prefix.
-func replace(path, prefix, what string, by func(line string) string) error {
+func replace(path, prefix string, by func(line string) string) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func replace(path, prefix, what string, by func(line string) string) error {
 		}
 	}
 	if found != 1 {
-		return fmt.Errorf("%s has %d lines that begin with %q, want one", path, found, what)
+		return fmt.Errorf("%s has %d lines that begin with %q, want one", path, found, prefix)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

@@ -10,6 +10,9 @@ type plan struct {
 	Stop    [][]string `json:"stop"`
 	Start   [][]string `json:"start"`
 	Reload  [][]string `json:"reload"`
+	Status  []string   `json:"status,omitempty"`
+	Once    bool       `json:"once"`
+	Patient int        `json:"patient"`
 	Log     []string   `json:"log,omitempty"`
 	Handed  bool       `json:"handed"`
 	Systemd bool       `json:"systemd"`
@@ -44,8 +47,8 @@ const (
 
 func systems() map[string]system {
 	list := map[string]system{}
-	for _, s := range []system{busybox(), inittab(), runit(), s6(), openrc(), systemd()} {
-		s.plan.Begin, s.plan.Lasting = places(s.plan.Handed), secrets()
+	for _, s := range []system{busybox(), inittab(), runit(), s6(), openrc(), sysvinit(), systemd()} {
+		s.plan.Begin, s.plan.Lasting, s.plan.Patient = places(s.plan.Handed), secrets(), 180
 		list[s.name] = s
 	}
 	return list
@@ -110,6 +113,19 @@ func inittab() system {
 			Reload: [][]string{{"/bin/busybox", "kill", "-HUP", "{pid}"}},
 		},
 	}
+}
+
+// sysvinit is the script, which starts the agent once.
+func sysvinit() system {
+	const script = "/etc/init.d/postern"
+	s := inittab()
+	s.name = "sysvinit"
+	s.files = map[string]string{"etc/inittab": "id:2:initdefault:\nsi::sysinit:" + prepare + "\nl2:2:wait:/etc/rc2\nst:2345:once:" + story + "\n"}
+	s.scripts = map[string]string{"etc/rc2": "#!/bin/sh\nfor s in /etc/rc2.d/S*; do $s start; done\n"}
+	s.plan.Once, s.plan.Status = true, []string{script, "status"}
+	s.plan.Stop, s.plan.Start, s.plan.Reload = [][]string{{script, "stop"}}, [][]string{{script, "start"}}, [][]string{{script, "reload"}}
+	s.plan.Log = []string{"/bin/busybox", "cat", "/var/log/postern.log"}
+	return s
 }
 
 func runit() system {
