@@ -57,6 +57,16 @@ func (c *cli) becomeUser(host platform.Host, cfg config.Config) error {
 	return nil
 }
 
+// mayRun refuses a start whose challenges nobody could read: the group that
+// reads them is made once, by the operator or by install.
+func mayRun(cfg config.Config) error {
+	if !cfg.Arc.Enabled || cfg.Group == "" || hasGroup(cfg.Group) {
+		return nil
+	}
+	return control.NewFault(control.ExitUsage, "group-missing", "sudo groupadd --system "+quoted(cfg.Group)+"   # or: addgroup -S "+quoted(cfg.Group)+", or set group in the configuration",
+		"there is no group %s on this machine, so no program could read a challenge", cfg.Group)
+}
+
 func hostFault(err error) error {
 	if errors.Is(err, platform.ErrNoGroup) {
 		return control.NewFault(control.ExitUsage, "group-missing", "sudo groupadd --system himds   # or set group in the configuration", "%w", err)

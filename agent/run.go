@@ -72,6 +72,9 @@ func (c *cli) runVerb() *cobra.Command {
 
 // runAgent is the life of the agent, from the first privilege to the last byte.
 func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error {
+	if err := mayRun(cfg); err != nil {
+		return err
+	}
 	limits(cfg)
 	log := newLog(cfg, c.stderr)
 	if len(c.deaf) > 0 {
