@@ -169,7 +169,7 @@ func (t TokenRecord) size() int {
 	return len(t.ClientID) + len(t.Resource) + len(t.AccessToken) + len(t.Owner) + len(t.BootID) + 200
 }
 
-// Commit writes everything staged in one commit, about 40 KB of flash; nothing
+// Commit writes everything staged in one commit, 60 to 100 KB of flash; nothing
 // if nothing is staged. On an error everything stays staged, and memory goes
 // on; the next Commit tries again.
 func (c *Cache) Commit(ctx context.Context) error {

@@ -143,7 +143,7 @@ func (d *DB) View(f func(*Tx) error) error {
 	return err
 }
 
-// Update runs f and commits what it did: one commit, about 40 KB of flash. An
+// Update runs f and commits what it did: one commit, 60 to 100 KB of flash. An
 // error from f undoes everything; a function that changes nothing writes
 // nothing. When Update returns nil, the change survives a power cut. Any other
 // error than f's own means that the change may be lost; the file is then put

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -170,7 +171,7 @@ type tally struct {
 func (r recording) cuts(t *testing.T, at []int, cut Cut, patience int) tally {
 	t.Helper()
 	began := time.Now()
-	postern, err := qemu.BuildAgent(t.Context(), "amd64")
+	postern, err := qemu.BuildAgent(t.Context(), runtime.GOARCH)
 	if err != nil {
 		t.Fatal(err)
 	}
