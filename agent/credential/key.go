@@ -3,14 +3,16 @@ package credential
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
-
-	"go.step.sm/crypto/keyutil"
 
 	"postern/store"
 )
@@ -25,9 +27,9 @@ const (
 func generate(algorithm string) (crypto.Signer, error) {
 	switch algorithm {
 	case "", AlgorithmEC:
-		return keyutil.GenerateSigner("EC", "P-256", 0)
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case AlgorithmRSA:
-		return keyutil.GenerateSigner("RSA", "", 2048)
+		return rsa.GenerateKey(rand.Reader, 2048)
 	}
 	return nil, fmt.Errorf("key algorithm %q: want %s or %s", algorithm, AlgorithmEC, AlgorithmRSA)
 }
