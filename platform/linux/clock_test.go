@@ -17,7 +17,7 @@ func TestCarriedClockFollowsTheFullReading(t *testing.T) {
 	first := h.Clock()
 	for range 1000 {
 		carried, full := h.Clock(), h.readClock()
-		if off := (full.Boot - carried.Boot) - full.Wall.Sub(carried.Wall); off.Abs() > time.Millisecond {
+		if off := (full.Boot - carried.Boot) - full.Wall.Sub(carried.Wall); off.Abs() > 50*time.Millisecond { // a busy machine may take its time between two readings
 			t.Fatalf("the boot clock is %v off the wall clock", off)
 		}
 		if carried.Boot < first.Boot || carried.BootID != full.BootID || carried.Synchronised != full.Synchronised {
