@@ -107,12 +107,11 @@ func chooseChecks(f checkFlags) ([]check, error) {
 }
 
 func nearestCheck(all []check, id string) string {
-	best, distance := "", 5
+	names := make([]string, 0, len(all))
 	for _, c := range all {
-		if d := editDistance(c.id, id); d < distance {
-			best, distance = c.id, d
-		}
+		names = append(names, c.id)
 	}
+	best := closest(names, id, 5)
 	if best == "" {
 		return ""
 	}

@@ -114,16 +114,13 @@ func nearestFlag(cmd *cobra.Command, err error) string {
 	if !found {
 		return ""
 	}
-	best, distance := "", 4
+	var names []string
 	for _, word := range strings.Fields(cmd.Flags().FlagUsages()) {
-		name, isFlag := strings.CutPrefix(word, "--")
-		if !isFlag {
-			continue
-		}
-		if d := editDistance(name, unknown); d < distance {
-			best, distance = name, d
+		if name, isFlag := strings.CutPrefix(word, "--"); isFlag {
+			names = append(names, name)
 		}
 	}
+	best := closest(names, unknown, 4)
 	if best == "" {
 		return ""
 	}

@@ -65,16 +65,17 @@ func closest(names []string, key string) string {
 	key = strings.ReplaceAll(strings.ToLower(key), "-", "_")
 	best, least := "", max(1, min(len(key), 24)/3)+1
 	for _, name := range names {
-		if d := distance(key, name); d < least {
+		if d := Distance(key, name); d < least {
 			best, least = name, d
 		}
 	}
 	return best
 }
 
-// distance is the number of single-letter changes between a and b; a key that
-// is longer than any of ours is far from all.
-func distance(a, b string) int {
+// Distance is the number of single-letter changes between a, which somebody
+// wrote, and b, a name of ours. What is longer than any of ours, 64 bytes, is far
+// from all: its own length.
+func Distance(a, b string) int {
 	if len(a) > 64 {
 		return len(a)
 	}
