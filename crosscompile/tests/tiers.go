@@ -38,11 +38,11 @@ func tiers() []tier {
 	return append([]tier{
 		{
 			name: "short", what: "everything that a change must pass: checks, all rooms, real clients, machines; what CI runs (at most 75 min)",
-			limit: 75 * time.Minute, packages: append(basics(), machineNeeds()...), steps: slices.Concat(checks(), []step{
+			limit: 75 * time.Minute, packages: slices.Concat(basics(), machineNeeds(), emulators()), steps: slices.Concat(checks(), []step{
 				rooms(),
 				{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}},
 				goTest("real clients", "agent/interop", "-timeout", "20m", "./..."),
-			}, booted()),
+			}, []step{emulated("short")}, booted()),
 		},
 		{
 			name: "lint", what: "golangci-lint, built from crosscompile/tools (at most 30 min)", limit: 30 * time.Minute,
@@ -81,9 +81,9 @@ func tiers() []tier {
 		},
 		{
 			name: "reproducible", what: "every target built twice, in two folders (at most 90 min)", limit: 90 * time.Minute,
-			steps: []step{goTest("reproducible", "crosscompile", "-run", "Reproducible|Budget", "-all", "-timeout", "80m", ".")},
+			steps: []step{goTest("reproducible", "crosscompile", "-run", "Reproducible|Budget|Static", "-all", "-timeout", "80m", "."), goTest("releases", "crosscompile/release", "-all", "-timeout", "80m", ".")},
 		},
-	}, machineTiers()...)
+	}, append(machineTiers(), emulatedTier())...)
 }
 
 // checks are what every change must pass before it is tested.
