@@ -95,5 +95,10 @@ func machineTiers() []tier {
 			name: "hardware", what: "machines, in full: arm64, amd64, pages of 16 KB, every init, power cuts, the image (at most 4 h)",
 			limit: 4 * time.Hour, packages: append(basics(), machineNeeds()...), steps: hardware(),
 		},
+		{
+			name: "inits", what: "boards under systemd, OpenRC, busybox, sysvinit, runit and s6 with what install writes, from flash to second stop; as root (at most 3 h)",
+			limit: 3 * time.Hour, packages: append(basics(), machineNeeds()...),
+			steps: []step{{name: "inits", env: []string{"CGO_ENABLED=0", "POSTERN_QEMU=full"}, test: []string{"-timeout", "170m", "./crosscompile/qemu/inits"}}},
+		},
 	}
 }
