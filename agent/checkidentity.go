@@ -157,5 +157,5 @@ func checkSealedImage(_ context.Context, f *facts) finding {
 	if missingFile(filepath.Join(f.host.Dirs().State, "identity.json")) {
 		return ok("an image without an identity")
 	}
-	return bad("sudo postern reset --all", "%s is empty, so this is an image, but it holds an identity that every copy would have", machineIDFile)
+	return bad("sudo postern seal-image   # when the agent is stopped", "%s is empty, so this is an image, but it holds an identity that every copy would have", machineIDFile)
 }

@@ -236,6 +236,17 @@ func (p *Plan) foreign(path string, there *found, why string) *Refusal {
 	return &Refusal{Path: path, Problem: fmt.Sprintf("is a %s of %s: %s", kindWord(there.kind()), owner, why), Fix: "ls -l " + p.root.outside(path) + "   # move it away, then: sudo postern install"}
 }
 
+// kindOf is how a kind looks in a tree.
+func kindOf(k Kind) uint32 {
+	switch k {
+	case Directory:
+		return unix.S_IFDIR
+	case Link:
+		return unix.S_IFLNK
+	}
+	return unix.S_IFREG
+}
+
 func kindWord(kind uint32) string {
 	switch kind {
 	case unix.S_IFDIR:

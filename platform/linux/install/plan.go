@@ -37,6 +37,7 @@ type Plan struct {
 	manifest Manifest
 	place    string // of the manifest
 	etc      bool   // /usr cannot be written
+	purge    bool   // nothing is to be remembered
 }
 
 // New looks at the tree and says what is to be done, or what is in the way:
@@ -150,6 +151,8 @@ func (p *Plan) removal(e Entry) (Step, bool) {
 		if len(e.Sums) == 1 {
 			s.item.content = []byte(e.Sums[0])
 		}
+	case kindOf(e.Kind) != there.kind():
+		s.Do, s.Note = DoKeep, "is a "+kindWord(there.kind())+" now"
 	case e.Kind == Link && !p.manifest.has(e.Path, there.target):
 		s.Do, s.Note = DoKeep, "leads elsewhere now, to "+there.target
 	case e.Kind == File && e.Path != p.manifest.Binary && !p.manifest.has(e.Path, sum(there.content)):

@@ -12,7 +12,7 @@ import (
 // names, and only as we left it. Accounts are kept; the state directory is,
 // too, unless purge.
 func Remove(o Options, purge bool, parts ...string) (*Plan, error) {
-	p := &Plan{options: Options{Root: o.Root}, root: &root{dir: filepath.Clean(o.Root), before: o.Before}}
+	p := &Plan{options: Options{Root: o.Root}, root: &root{dir: filepath.Clean(o.Root), before: o.Before}, purge: purge}
 	var err error
 	if p.manifest, p.place, err = p.root.readManifest(); err != nil {
 		return nil, refused(err)
@@ -57,6 +57,9 @@ func (p *Plan) Take(account func(name string) error, tell func(Step)) error {
 		}
 		if err := p.take(s, account); err != nil {
 			return fmt.Errorf("uninstall: %w", err)
+		}
+		if s.Kind == Directory && p.root.there(s.Path) {
+			s.Do, s.Note = DoKeep, "is not empty"
 		}
 		tell(s)
 	}
@@ -142,13 +145,16 @@ func (p *Plan) forget() error {
 		}
 		return p.gone(e)
 	})
-	if slices.ContainsFunc(next.Entries, func(e Entry) bool { return e.Kind != Directory || e.Path == stateDir }) {
+	if !p.purge && slices.ContainsFunc(next.Entries, func(e Entry) bool { return e.Kind != Directory || e.Path == stateDir }) {
 		return p.save(next)
 	}
 	if err := p.root.remove(p.place, false); err != nil {
 		return err
 	}
 	for _, e := range slices.Backward(next.Entries) {
+		if e.Kind != Directory {
+			continue // edited, or another's now: it stays
+		}
 		if err := p.root.remove(e.Path, true); err != nil {
 			return err
 		}
