@@ -124,6 +124,8 @@ func authorityOpenFault(err error, f *authorityFlags) error {
 		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority run --help", "authority: %w", err)
+	case errors.Is(err, syscall.ENOSPC):
+		return control.NewFault(control.ExitFailed, "no-space", "df -h "+quoted(first(f.dir, filepath.Dir(defaultHost.State))), "authority: %w", err)
 	}
 	return fmt.Errorf("authority: %w", err)
 }

@@ -38,11 +38,11 @@ func (c *cli) loadConfig(more ...config.Override) (config.Config, error) {
 
 func configFault(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return control.NewFault(control.ExitUsage, "config-missing", "postern config print --defaults | sudo tee "+path, "config: %w", err)
+		return control.NewFault(control.ExitUsage, "config-missing", "postern config print --defaults | sudo tee "+path, "%w", err)
 	}
 	var open *openConfigError
 	if errors.As(err, &open) {
-		return control.NewFault(control.ExitUsage, "config-owner", "sudo chmod go-w "+open.path, "config: %w", err)
+		return control.NewFault(control.ExitUsage, "config-owner", "sudo chmod go-w "+open.path, "%w", err)
 	}
 	return control.NewFault(control.ExitUsage, "config-valid", "postern config print --defaults   # shows every key", "%w", err)
 }

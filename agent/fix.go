@@ -30,7 +30,7 @@ func (c *cli) complete(fix string) string {
 
 // eachCommand finds the calls of postern in a line, each up to what ends a
 // command in a shell.
-var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern (?:[^;|&#(),]|\|[a-z])+`)
+var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern [a-z](?:[^;|&#(),]|\|[a-z])+`)
 
 // given are the flags of this invocation that command needs as well.
 func (c *cli) given(command string) string {

@@ -32,6 +32,7 @@ func TestFixIsCompleteWithTheFlagsOfTheInvocation(t *testing.T) {
 		{device, "sudo postern authority claim MACHINE   # on the authority", "sudo postern authority claim MACHINE   # on the authority"},
 		{device, "postern config print --defaults | sudo tee /etc/x", "postern config print --defaults | sudo tee /etc/x"},
 		{device, "postern connect --help", "postern connect --help"},
+		{device, "sudo systemctl stop postern   # if that is postern", "sudo systemctl stop postern   # if that is postern"},
 		{device, "curl -v https://ca.test/health", "curl -v https://ca.test/health"},
 		{device, "", ""},
 		{device, "postern dev --state-dir OTHER", "postern dev --state-dir OTHER"},

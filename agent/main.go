@@ -60,6 +60,9 @@ func (c *cli) explain(err error) int {
 		return int(quiet)
 	}
 	f := *control.AsFault(err)
+	if f.Fix == "" && errors.Is(err, context.Canceled) { // somebody pressed Ctrl-C, or the init system stops
+		f.ID, f.Message, f.Fix = "interrupted", "interrupted before it was done", c.invocation()
+	}
 	f.Fix = c.complete(f.Fix)
 	if c.json {
 		if len(f.Chain) == 0 {
