@@ -29,7 +29,7 @@ func boot(t *testing.T, flavour string, spec Spec, job Job, a *Archive, modules 
 	if err := Initrd(t.Context(), kernel, spec.Arch, spec.Initrd, job, a, modules...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
 	vm, err := Start(ctx, spec)
 	if err != nil {
 		cancel()

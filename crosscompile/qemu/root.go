@@ -84,7 +84,7 @@ func furnish(tree string) error {
 	}
 	for name, content := range map[string]string{
 		"passwd":        "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-		"group":         "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n",
+		"group":         "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\nhimds:x:990:\n",
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 		"hosts":         "127.0.0.1 localhost guest\n::1 localhost\n",
 		"machine-id":    "00000000000040008000000000000001\n",

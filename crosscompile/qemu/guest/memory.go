@@ -17,7 +17,13 @@ import (
 
 // memoryRun is a whole life in a small machine: authority, agent, a claim, a
 // token; then the agent alone, which serves the token that it keeps.
-type memoryRun struct{ authority, agent *exec.Cmd }
+type memoryRun struct{ authority, agent *child }
+
+// child is a process in the background.
+type child struct {
+	pid  int
+	done chan error // how it ended
+}
 
 const (
 	memoryResource  = "https://vault.azure.net"
@@ -73,20 +79,31 @@ func memoryStory() error {
 }
 
 // start leaves postern running in the background; what it says goes to the console.
-func start(args ...string) (*exec.Cmd, error) {
+func start(args ...string) (*child, error) {
 	cmd := exec.Command(agent, args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	return cmd, cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{pid: cmd.Process.Pid, done: make(chan error, 1)}
+	go func() { c.done <- cmd.Wait() }()
+	return c, nil
 }
 
-// until asks again until the command succeeds, at most for two minutes: a
-// machine without room is a slow one first.
-func until(args ...string) (string, error) {
+// answers asks again until the command succeeds, at most for four minutes, since
+// a machine without room is slow first, and while the child lives.
+func (c *child) answers(args ...string) (string, error) {
 	var out string
 	var err error
-	await(2*time.Minute, func() bool {
-		out, err = postern(args...)
-		return err == nil
+	await(4*time.Minute, func() bool {
+		select {
+		case err = <-c.done:
+			err = fmt.Errorf("it ended: %w", errors.Join(errors.New("see the console"), err))
+			return true
+		default:
+			out, err = postern(args...)
+			return err == nil
+		}
 	})
 	return out, err
 }
@@ -95,7 +112,7 @@ func (m *memoryRun) startAuthority() (got string, err error) {
 	if m.authority, err = start("authority", "run", "--dir", memoryAuthority); err != nil {
 		return "", err
 	}
-	if _, err := until("authority", "status", "--dir", memoryAuthority); err != nil {
+	if _, err := m.authority.answers("authority", "status", "--dir", memoryAuthority); err != nil {
 		return "", err
 	}
 	return postern("authority", "resource", "add", memoryResource, "--dir", memoryAuthority)
@@ -105,7 +122,7 @@ func (m *memoryRun) startAgent() (got string, err error) {
 	if m.agent, err = start("run"); err != nil {
 		return "", err
 	}
-	return until("status")
+	return m.agent.answers("status")
 }
 
 func (m *memoryRun) connect() (string, error) {
@@ -132,21 +149,21 @@ func (m *memoryRun) token() (string, error) {
 
 func (m *memoryRun) together() (string, error) {
 	got, err := m.figures()
-	hwm, _ := peak(m.authority.Process.Pid)
+	hwm, _ := peak(m.authority.pid)
 	return fmt.Sprintf("%s authority_hwm_kb=%d", got, hwm), err
 }
 
 // alone stops the authority: a device has none.
 func (m *memoryRun) alone() (string, error) {
-	if err := m.authority.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(m.authority.pid, syscall.SIGTERM); err != nil {
 		return "", err
 	}
-	return "", m.authority.Wait()
+	return "", <-m.authority.done
 }
 
 // figures are what is left of the memory and the most that the agent has had.
 func (m *memoryRun) figures() (string, error) {
-	hwm, err := peak(m.agent.Process.Pid)
+	hwm, err := peak(m.agent.pid)
 	return fmt.Sprintf("total_kb=%d available_kb=%d agent_hwm_kb=%d", memory("MemTotal"), memory("MemAvailable"), hwm), err
 }
 
