@@ -83,7 +83,10 @@ func (f *IdentityFile) removeAll() error {
 	if err := overwrite(f.keyPath(), f.db.o); err != nil {
 		return err
 	}
-	if err := removeAndSync(f.keyPath(), f.keyPath()+".tmp"); err != nil {
+	// A cut while the key file was written may have left it under a temporary
+	// name, the platform's or our own.
+	half := append(asides(f.dir, "."+keyName+"."), f.keyPath(), f.keyPath()+".tmp")
+	if err := removeAndSync(half...); err != nil {
 		return err
 	}
 	path := f.db.path

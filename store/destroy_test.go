@@ -102,6 +102,26 @@ func TestDestroyThatWasCutShortIsFinished(t *testing.T) {
 	}
 }
 
+// The platform writes under a temporary name of its own, .kek.RANDOM.tmp: a
+// cut between its two steps leaves the key there.
+func TestDestroyForgetsAKeyThatACutLeftUnderATemporaryName(t *testing.T) {
+	dir := t.TempDir()
+	enrolled(t, dir)
+	key := value(os.ReadFile(filepath.Join(dir, keyName)))(t)
+	left := []string{"." + keyName + ".ABCDEF.tmp", keyName + ".tmp"}
+	for _, name := range left {
+		must(t, os.WriteFile(filepath.Join(dir, name), key, 0o600))
+	}
+	f := value(OpenIdentity(t.Context(), dir, Options{}))(t)
+	must(t, f.Destroy())
+	must(t, f.Close())
+	for _, name := range append(left, keyName) {
+		if !missing(filepath.Join(dir, name)) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
 func TestDroppedCacheBeginsAnewUnderTheNewKey(t *testing.T) {
 	dir := t.TempDir()
 	enrolled(t, dir)
