@@ -35,6 +35,7 @@ type Answer struct {
 	Restored string            // what the identity was restored from, if it was
 	Rebuilt  string            // why the cache was made anew, if it was
 	Verdicts map[string]string // of `postern store verify`, by file
+	Litter   []string          // temporary files that the start did not remove
 }
 
 // CheckMain is the body of the process that checks one disk: a Question as
@@ -104,6 +105,9 @@ func (q Question) look(ctx context.Context, a *Answer) error {
 	if err == nil {
 		err = found.Allowed(q.Last, q.Next)
 	}
+	if err == nil {
+		a.Litter, err = litter(dir)
+	}
 	if err == nil && (a.Restored != "" || a.Rebuilt != "") {
 		var again Answer // what was put right must stay so
 		var second State
@@ -115,6 +119,18 @@ func (q Question) look(ctx context.Context, a *Answer) error {
 		err = fmt.Errorf("%w; %s", err, strings.Join(damaged, "; "))
 	}
 	return err
+}
+
+// litter lists what a file half made leaves under a name that is never used
+// again: it would stay for ever, and may hold a key.
+func litter(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
 // verify asks the real program; empty if there is no such file.

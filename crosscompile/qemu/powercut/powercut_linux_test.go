@@ -27,8 +27,8 @@ func (r recording) report(t *testing.T, s tally) {
 			flushes++
 		}
 	}
-	t.Logf("%s %s: %d points of %d entries, %d flushes, %d acknowledged; %d bad (%d of them without an identity), %d too slow, %d restored from the backup copy, %d caches made anew %v; %s a point",
-		r.fs, r.options, s.Points, len(r.log.Entries), flushes, len(r.marks), s.Bad, s.Gone, s.Late, s.Restored, s.Rebuilt, s.During,
+	t.Logf("%s %s: %d points of %d entries, %d flushes, %d acknowledged; %d bad (%d of them without an identity), %d with litter, %d too slow, %d restored from the backup copy, %d caches made anew %v; %s a point",
+		r.fs, r.options, s.Points, len(r.log.Entries), flushes, len(r.marks), s.Bad, s.Gone, s.Littered, s.Late, s.Restored, s.Rebuilt, s.During,
 		(s.Took / time.Duration(max(1, s.Points))).Round(time.Millisecond))
 	for _, line := range s.First {
 		t.Log(line)

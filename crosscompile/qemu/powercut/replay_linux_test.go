@@ -161,6 +161,7 @@ func (r recording) question(point int) Question {
 type tally struct {
 	Points, Bad, Late, Restored, Rebuilt int
 	Gone                                 int            // of the bad ones, those that leave no identity to be used where there was one
+	Littered                             int            // those at which a temporary file stays for ever
 	During                               map[string]int // what was under way when a cache had to be made anew
 	First                                []string       // of the bad ones
 	Took                                 time.Duration
@@ -214,6 +215,12 @@ func (s *tally) add(a Answer, late bool, c Cut, q Question) {
 	if a.Rebuilt != "" {
 		s.Rebuilt++
 		s.During[q.Last.Next]++
+	}
+	if len(a.Litter) > 0 {
+		s.Littered++
+		if a.Bad == "" {
+			a.Bad = fmt.Sprintf("left for ever: %q", a.Litter)
+		}
 	}
 	if a.Bad == "" {
 		return
