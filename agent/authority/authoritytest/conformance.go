@@ -35,7 +35,13 @@ type AuthorityCase struct {
 // stands behind it. open is called for each promise, in a bubble of its own.
 func Authority(t *testing.T, open func(t *testing.T, w *World) AuthorityCase) {
 	t.Helper()
-	for name, promise := range AuthorityPromises() {
+	hold(t, AuthorityPromises(), open)
+}
+
+// hold checks each promise of a driver that open makes.
+func hold[C any](t *testing.T, promises map[string]func(*testing.T, C), open func(*testing.T, *World) C) {
+	t.Helper()
+	for name, promise := range promises {
 		t.Run(name, func(t *testing.T) {
 			In(t, func(t *testing.T, w *World) { promise(t, open(t, w)) })
 		})

@@ -33,11 +33,7 @@ type IssuerCase struct {
 // it. open is called for each promise, in a bubble of its own.
 func Issuer(t *testing.T, open func(t *testing.T, w *World) IssuerCase) {
 	t.Helper()
-	for name, promise := range IssuerPromises() {
-		t.Run(name, func(t *testing.T) {
-			In(t, func(t *testing.T, w *World) { promise(t, open(t, w)) })
-		})
-	}
+	hold(t, IssuerPromises(), open)
 }
 
 // IssuerPromises are the promises one by one, for suites that bring a real
