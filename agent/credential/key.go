@@ -3,16 +3,14 @@ package credential
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
+
+	"go.step.sm/crypto/keyutil"
 
 	"postern/store"
 )
@@ -27,9 +25,9 @@ const (
 func generate(algorithm string) (crypto.Signer, error) {
 	switch algorithm {
 	case "", AlgorithmEC:
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		return keyutil.GenerateSigner("EC", "P-256", 0)
 	case AlgorithmRSA:
-		return rsa.GenerateKey(rand.Reader, 2048)
+		return keyutil.GenerateSigner("RSA", "", 2048)
 	}
 	return nil, fmt.Errorf("key algorithm %q: want %s or %s", algorithm, AlgorithmEC, AlgorithmRSA)
 }
