@@ -37,6 +37,7 @@ func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 	if err != nil {
 		return err
 	}
+	g.writeEnv() // before the control socket answers: who waits for that reads it next
 	g.confine()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range opened.endpoint {
@@ -52,7 +53,6 @@ func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 		group.Go(func() error { return g.keeper.Run(ctx) })
 	}
 	group.Go(func() error { return g.tend(ctx, signals) })
-	g.writeEnv()
 	g.host.Notify("READY=1")
 	g.log.Info("ready", "event", "ready", "state", g.Status().State, "arc", strings.Join(g.serving.Arc, " "), "imds", strings.Join(g.serving.IMDS, " "))
 	if ready != nil {
