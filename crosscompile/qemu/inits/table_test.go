@@ -180,7 +180,12 @@ func systemd() system {
 		name: "systemd", packages: systemdPackages(), init: []string{"/lib/systemd/systemd"}, memMB: 256,
 		files: map[string]string{
 			"etc/machine-id": "00000000000040008000000000000001\n",
-			"etc/systemd/system/multi-user.target.wants/story.service": "[Unit]\nDescription=Story\n[Service]\nExecStart=" + story + "\n",
+			// masked: minutes of an emulated machine, and nothing for the story
+			"etc/systemd/system/systemd-hwdb-update.service":            "",
+			"etc/systemd/system/systemd-journal-catalog-update.service": "",
+			"etc/systemd/system/serial-getty@.service":                  "",
+			"etc/systemd/system/getty@.service":                         "",
+			"etc/systemd/system/multi-user.target.wants/story.service":  "[Unit]\nDescription=Story\n[Service]\nExecStart=" + story + "\n",
 		},
 		plan: plan{
 			PID1: "systemd", Parent: "systemd", Handed: true, Systemd: true,
