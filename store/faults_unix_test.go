@@ -192,7 +192,7 @@ func TestST7_LinkFolderFIFOOrDeviceAtAPathIsRefusedByName(t *testing.T) {
 				path := filepath.Join(dir, name)
 				must(t, os.Remove(path))
 				if err := plant(path); errors.Is(err, syscall.EPERM) {
-					t.Skip("not run: making a device needs root")
+					t.Skip("not run: no mknod of a device here: it needs root, outside of a user namespace")
 				} else if err != nil {
 					t.Fatal(err)
 				}
