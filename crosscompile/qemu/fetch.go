@@ -107,6 +107,11 @@ func FetchKernel(ctx context.Context, flavour string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, fmt.Errorf("kernel %s: %w", flavour, err)
 	}
+	release, err := hold(filepath.Dir(dir)) // the index of the modules is made once
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer release()
 	return openKernel(ctx, dir)
 }
 
