@@ -1,6 +1,7 @@
 package platformtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +63,7 @@ func Lacks(f Feature) error {
 		}
 		return nil
 	case Namespaces:
-		cmd := exec.Command("/bin/true")
+		cmd := exec.CommandContext(context.Background(), "/bin/true")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		return cmd.Run()
 	case OwnThreads:
