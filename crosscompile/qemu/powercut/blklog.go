@@ -32,7 +32,7 @@ type Log struct {
 	data    io.ReaderAt
 }
 
-// ErrLog: the file is no such recording, or cut short.
+// ErrLog says that the file is no such recording, or cut short.
 var ErrLog = errors.New("not a log of block writes")
 
 const (

@@ -52,7 +52,7 @@ func folder(t *testing.T) string {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		parent = "/dev/shm"
 	}
-	dir, err := os.MkdirTemp(parent, "powercut-")
+	dir, err := os.MkdirTemp(parent, "powercut-") //nolint:usetesting // it stays when the test fails
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ type Mark struct {
 	Bytes    int64  `json:"bytes"`    // that the store says it has written since it was opened
 }
 
-// ErrNoMark: no mark stands there.
+// ErrNoMark says that no mark stands there.
 var ErrNoMark = errors.New("no mark")
 
 const markWord = "postern-mark-1 "

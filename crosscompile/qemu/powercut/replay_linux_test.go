@@ -129,10 +129,10 @@ func (r recording) choose(n int, seed uint64) []int {
 	all := make([]int, 0, n)
 	for i := range n {
 		p := first + (last-first)*i/n
-		switch {
-		case i%3 == 1:
+		switch i % 3 {
+		case 1:
 			p = r.marks[chance.IntN(len(r.marks)-1)].Entry + 1 + chance.IntN(3)
-		case i%3 == 2:
+		case 2:
 			span := delicate[chance.IntN(len(delicate))]
 			p = span[0] + chance.IntN(span[1]-span[0])
 		}
