@@ -228,5 +228,5 @@ func installFault(verb string, err error) error {
 
 // systemVerbs are the verbs that change the system, or an image.
 func (c *cli) systemVerbs() []*cobra.Command {
-	return []*cobra.Command{c.installVerb(), c.uninstallVerb(), c.discoveryVerb(), c.sealVerb()}
+	return []*cobra.Command{c.installVerb(), c.uninstallVerb(), c.discoveryVerb(), c.sealVerb(), c.imdsRouteVerb()}
 }
