@@ -64,6 +64,14 @@ func board(root string, s system) error {
 	if err := write(root, 0o644, s.files); err != nil {
 		return err
 	}
+	for name, target := range s.links {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+			return err
+		}
+	}
 	return write(root, 0o755, s.scripts)
 }
 

@@ -35,7 +35,8 @@ type system struct {
 	init     []string          // process 1
 	files    map[string]string // of the board, 0644
 	scripts  map[string]string // of the board, 0755
-	install  []string          // further arguments of postern install
+	links    map[string]string
+	install  []string // further arguments of postern install
 	memMB    int
 	plan     plan
 }
@@ -187,6 +188,7 @@ func systemd() system {
 			"etc/systemd/system/getty@.service":                         "",
 			"etc/systemd/system/multi-user.target.wants/story.service":  "[Unit]\nDescription=Story\n[Service]\nExecStart=" + story + "\n",
 		},
+		links: map[string]string{"etc/systemd/system/multi-user.target.wants/story.service": "/etc/systemd/system/story.service"},
 		plan: plan{
 			PID1: "systemd", Parent: "systemd", Handed: true, Systemd: true,
 			Stop:   [][]string{append([]string{"systemctl", "stop"}, units...)},
