@@ -186,7 +186,7 @@ func systemd() system {
 			"etc/systemd/system/systemd-journal-catalog-update.service": "",
 			"etc/systemd/system/serial-getty@.service":                  "",
 			"etc/systemd/system/getty@.service":                         "",
-			"etc/systemd/system/multi-user.target.wants/story.service":  "[Unit]\nDescription=Story\n[Service]\nExecStart=" + story + "\n",
+			"etc/systemd/system/story.service":                          "[Unit]\nDescription=Story\n[Service]\nExecStart=" + story + "\n",
 		},
 		links: map[string]string{"etc/systemd/system/multi-user.target.wants/story.service": "/etc/systemd/system/story.service"},
 		plan: plan{
