@@ -92,8 +92,10 @@ func newSimulation(t *testing.T, seed uint64, overrides ...config.Override) *sim
 	}
 	s.link.dialed = s.onDial
 	overrides = append([]config.Override{
-		{Key: "state_dir", Value: s.sim.Dirs().State}, {Key: "arc.listen", Value: simArc + ",[::1]:40342"},
-		{Key: "imds.enabled", Value: "true"}, {Key: "imds.listen", Value: simIMDS + ",[::1]:40343"},
+		{Key: "state_dir", Value: s.sim.Dirs().State},
+		{Key: "arc.listen", Value: simArc + ",[::1]:40342"},
+		{Key: "imds.enabled", Value: "true"},
+		{Key: "imds.listen", Value: simIMDS + ",[::1]:40343"},
 	}, overrides...)
 	cfg, err := config.Load("", nil, overrides...)
 	if err != nil {

@@ -21,11 +21,11 @@ import (
 type Access uint8
 
 const (
-	// Private: the agent's account and administrators, nobody else.
+	// Private is the agent's account and administrators, nobody else.
 	Private Access = 1
-	// TokenReaders: as Private, plus one group that may read.
+	// TokenReaders is as Private, plus one group that may read.
 	TokenReaders Access = 2
-	// Public: written as Private, readable by everyone.
+	// Public is written as Private, readable by everyone.
 	Public Access = 3
 )
 

@@ -63,6 +63,8 @@ func BenchmarkRenewal(b *testing.B) {
 }
 
 func benchToken(i int) TokenRecord {
-	return TokenRecord{ClientID: "7b1e0000-0000-0000-0000-000000000000", Resource: fmt.Sprintf("https://r%d.example", i),
-		AccessToken: strings.Repeat("t", 2048), Issued: time.Unix(1, 0).UTC(), Expires: time.Unix(2, 0).UTC()}
+	return TokenRecord{
+		ClientID: "7b1e0000-0000-0000-0000-000000000000", Resource: fmt.Sprintf("https://r%d.example", i),
+		AccessToken: strings.Repeat("t", 2048), Issued: time.Unix(1, 0).UTC(), Expires: time.Unix(2, 0).UTC(),
+	}
 }

@@ -10,8 +10,10 @@ import (
 
 // goldenContact is what each golden cache remembers.
 func goldenContact() ContactRecord {
-	return ContactRecord{LastContact: time.Unix(1_700_000_000, 0).UTC(), LastFailure: time.Unix(1_700_000_500, 0).UTC(),
-		FailureClass: "transient", FailureReason: "no route"}
+	return ContactRecord{
+		LastContact: time.Unix(1_700_000_000, 0).UTC(), LastFailure: time.Unix(1_700_000_500, 0).UTC(),
+		FailureClass: "transient", FailureReason: "no route",
+	}
 }
 
 // TestGoldenDatabasesOfEveryReleaseOpen: testdata/golden holds a state

@@ -267,8 +267,12 @@ func TestWhatANewerReleaseAddedSurvivesThisOne(t *testing.T) {
 
 func TestRemovedFilesOfARunningAgentComeBack(t *testing.T) {
 	for _, gone := range [][]string{
-		{identityName}, {identityName + ".bak"}, {markerName}, {keyName},
-		{identityName, identityName + ".bak"}, {identityName, identityName + ".bak", markerName, keyName},
+		{identityName},
+		{identityName + ".bak"},
+		{markerName},
+		{keyName},
+		{identityName, identityName + ".bak"},
+		{identityName, identityName + ".bak", markerName, keyName},
 	} {
 		dir := t.TempDir()
 		enrolled(t, dir)

@@ -104,17 +104,26 @@ func TestST10_AnyFailedSystemCallLosesNothingAndHeals(t *testing.T) {
 		call, fault string
 		turns       int
 	}{
-		{"pwrite64", "ENOSPC", 80}, {"pwrite64", "EIO", 20}, {"fdatasync", "EIO", 40}, {"fsync", "EIO", 45},
-		{"ftruncate", "ENOSPC", 12}, {"renameat", "EIO", 20}, {"write", "ENOSPC", 8}, {"openat", "EMFILE", 110}, {"unlinkat", "EIO", 30},
+		{"pwrite64", "ENOSPC", 80},
+		{"pwrite64", "EIO", 20},
+		{"fdatasync", "EIO", 40},
+		{"fsync", "EIO", 45},
+		{"ftruncate", "ENOSPC", 12},
+		{"renameat", "EIO", 20},
+		{"write", "ENOSPC", 8},
+		{"openat", "EMFILE", 110},
+		{"unlinkat", "EIO", 30},
 	} {
 		t.Run(c.call+" "+c.fault, func(t *testing.T) {
 			hit, failed := 0, 0
 			for turn := 1; turn <= c.turns; turn += share {
 				dir := scratch(t)
 				out := filepath.Join(t.TempDir(), "trace")
-				args := []string{"-f", "-o", out, "-e", "signal=none",
+				args := []string{
+					"-f", "-o", out, "-e", "signal=none",
 					"-e", "trace=openat,close,write,pwrite64,ftruncate,fsync,fdatasync,renameat,unlinkat",
-					"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", c.call, c.fault, turn)}
+					"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", c.call, c.fault, turn),
+				}
 				if c.call == "write" { // the run-time system writes too, to wake itself up
 					args = append(args, "-P", filepath.Join(dir, keyName+".tmp"), "-P", filepath.Join(dir, markerName+".tmp"))
 				}

@@ -158,27 +158,35 @@ func stateDir(t testing.TB) string {
 }
 
 func testDevice() DeviceRecord {
-	return DeviceRecord{AuthorityURL: "https://ca.example", RootSHA256: strings.Repeat("ab", 32),
-		Fingerprint: []string{"board=1", "mac=2"}, Floor: time.Unix(1_700_000_000, 0).UTC(), ConnectedAt: time.Unix(1_700_000_100, 0).UTC()}
+	return DeviceRecord{
+		AuthorityURL: "https://ca.example", RootSHA256: strings.Repeat("ab", 32),
+		Fingerprint: []string{"board=1", "mac=2"}, Floor: time.Unix(1_700_000_000, 0).UTC(), ConnectedAt: time.Unix(1_700_000_100, 0).UTC(),
+	}
 }
 
 // testIdentity is an identity whose key tells its age.
 func testIdentity(id string, age int) IdentityRecord {
 	key := func(n int) *KeyRecord {
-		return &KeyRecord{Protection: "file", PKCS8: fmt.Appendf(nil, "key %s %d %0120d", id, n, n),
+		return &KeyRecord{
+			Protection: "file", PKCS8: fmt.Appendf(nil, "key %s %d %0120d", id, n, n),
 			Chain: [][]byte{fmt.Appendf(nil, "leaf %s %d %0600d", id, n, n), fmt.Appendf(nil, "intermediate %0500d", n)},
-			Made:  time.Unix(1_700_000_000+int64(n), 0).UTC()}
+			Made:  time.Unix(1_700_000_000+int64(n), 0).UTC(),
+		}
 	}
-	return IdentityRecord{Kind: "SystemAssigned", Name: "gw-" + id, ClientID: id, ObjectID: "o" + id, TenantID: "t",
-		ResourceID: "/r/" + id, Current: key(age), Previous: key(age - 1)}
+	return IdentityRecord{
+		Kind: "SystemAssigned", Name: "gw-" + id, ClientID: id, ObjectID: "o" + id, TenantID: "t",
+		ResourceID: "/r/" + id, Current: key(age), Previous: key(age - 1),
+	}
 }
 
 // token is a cached token whose value tells its key and age.
 func token(client, resource string, age int) TokenRecord {
-	return TokenRecord{ClientID: client, Resource: resource,
+	return TokenRecord{
+		ClientID: client, Resource: resource,
 		AccessToken: fmt.Sprintf("token %s %s %d %s", client, resource, age, strings.Repeat("x", 1500+age%700)),
 		Issued:      time.Unix(1_700_000_000+int64(age), 0).UTC(), Expires: time.Unix(1_700_086_400+int64(age), 0).UTC(),
-		BootID: "boot", IssuedBoot: time.Duration(age), TrustedWall: true, LastUsed: time.Unix(1_700_000_000, 0).UTC(), Owner: "uid:1000"}
+		BootID: "boot", IssuedBoot: time.Duration(age), TrustedWall: true, LastUsed: time.Unix(1_700_000_000, 0).UTC(), Owner: "uid:1000",
+	}
 }
 
 // contents reads all files below dir, by name.

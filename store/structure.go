@@ -123,7 +123,7 @@ func (s *structure) read(id uint64, want ...uint16) ([]byte, uint16, error) {
 		return nil, 0, fmt.Errorf("page %d of %d: %w", id, s.high, ErrDamaged)
 	}
 	head := make([]byte, pageHeader)
-	if _, err := s.from.ReadAt(head, int64(id)*s.page); err != nil {
+	if _, err := s.from.ReadAt(head, int64(id)*s.page); err != nil { //nolint:gosec // id is below high, inside the file
 		return nil, 0, readError(id, err)
 	}
 	flags, overflow := u16(head[8:]), uint64(u32(head[12:]))
@@ -136,8 +136,8 @@ func (s *structure) read(id uint64, want ...uint16) ([]byte, uint16, error) {
 		}
 		s.seen[i] = true
 	}
-	page := make([]byte, int64(overflow+1)*s.page)
-	if _, err := s.from.ReadAt(page, int64(id)*s.page); err != nil {
+	page := make([]byte, int64(overflow+1)*s.page) //nolint:gosec // below high, inside the file
+	if _, err := s.from.ReadAt(page, int64(id)*s.page); err != nil { //nolint:gosec // id is below high, inside the file
 		return nil, 0, readError(id, err)
 	}
 	return page, flags, nil

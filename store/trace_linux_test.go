@@ -39,9 +39,11 @@ func traceWritten(t testing.TB, dir string, args ...string) ([]call, int64) {
 		t.Fatal("this test needs strace: apt-get install strace")
 	}
 	out := filepath.Join(t.TempDir(), "trace")
-	cmd := exec.Command("strace", append([]string{"-f", "-o", out, "-xx", "-s", "20000000", "-e", "signal=none", "-e",
+	cmd := exec.Command("strace", append([]string{
+		"-f", "-o", out, "-xx", "-s", "20000000", "-e", "signal=none", "-e",
 		"trace=openat,close,write,pwrite64,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,dup,dup3,fcntl",
-		os.Args[0], dir}, args...)...)
+		os.Args[0], dir,
+	}, args...)...)
 	cmd.Env = append(os.Environ(), roleVariable+"=writer")
 	text, err := cmd.CombinedOutput()
 	if err != nil {

@@ -95,8 +95,14 @@ func (e Event) cleaned() Event {
 		text *string
 		most int
 	}{
-		{&e.Reason, maxReason}, {&e.Flavour, maxShort}, {&e.Identity, maxShort}, {&e.Resource, maxResource},
-		{&e.Listener, maxShort}, {&e.Agent, maxAgent}, {&e.Source, maxShort}, {&e.Token, maxShort},
+		{&e.Reason, maxReason},
+		{&e.Flavour, maxShort},
+		{&e.Identity, maxShort},
+		{&e.Resource, maxResource},
+		{&e.Listener, maxShort},
+		{&e.Agent, maxAgent},
+		{&e.Source, maxShort},
+		{&e.Token, maxShort},
 	} {
 		*s.text = clean(*s.text, s.most)
 	}

@@ -57,8 +57,10 @@ func TestT30ForeignStringsAreCutAndPrintable(t *testing.T) {
 		stop := w.run()
 		defer stop()
 		evil := "x\n\r\x1b[2J\u009b31m\u202e\",\"event\":\"token-issued\x00\xff<&>"
-		w.Record(Event{Name: TokenDenied, Reason: evil, Flavour: evil, Identity: evil, Resource: evil, Peer: platform.Peer(evil),
-			Listener: evil, Agent: evil + strings.Repeat("a", 1000), Source: evil, Token: evil})
+		w.Record(Event{
+			Name: TokenDenied, Reason: evil, Flavour: evil, Identity: evil, Resource: evil, Peer: platform.Peer(evil),
+			Listener: evil, Agent: evil + strings.Repeat("a", 1000), Source: evil, Token: evil,
+		})
 		after(time.Second)
 		line := w.lines()[0]
 		for _, s := range []string{line, strings.TrimSuffix(w.out.String(), "\n")} {

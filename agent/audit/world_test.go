@@ -43,8 +43,10 @@ func (w *world) open(change ...func(*Options)) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = cache.Close() })
-	o := Options{Cache: cache, Clock: w.clock, UserName: userName,
-		Log: slog.New(slog.NewTextHandler(w.out, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	o := Options{
+		Cache: cache, Clock: w.clock, UserName: userName,
+		Log: slog.New(slog.NewTextHandler(w.out, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
 	for _, c := range change {
 		c(&o)
 	}
@@ -146,6 +148,8 @@ func issued(resource, source string) Event {
 }
 
 func denied(peer platform.Peer, reason string) Event {
-	return Event{Name: TokenDenied, Reason: reason, Flavour: "arc", Identity: "7b1e", Resource: "https://vault.azure.net",
-		Peer: peer, Listener: "127.0.0.1:40342"}
+	return Event{
+		Name: TokenDenied, Reason: reason, Flavour: "arc", Identity: "7b1e", Resource: "https://vault.azure.net",
+		Peer: peer, Listener: "127.0.0.1:40342",
+	}
 }

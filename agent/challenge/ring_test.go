@@ -18,8 +18,10 @@ func TestRingKeepsItsBoundsAndBindings(t *testing.T) {
 		r := newRing()
 		var now time.Duration
 		var all []*entry
-		peers := []platform.Peer{platform.Unknown, "uid:0", alice, bob, "uid:3", "uid:4", "uid:5", "uid:6", "uid:7", "uid:8",
-			"uid:9", "uid:10", "uid:11", "uid:12", "uid:13", "uid:14", "uid:15", "uid:16"}
+		peers := []platform.Peer{
+			platform.Unknown, "uid:0", alice, bob, "uid:3", "uid:4", "uid:5", "uid:6", "uid:7", "uid:8",
+			"uid:9", "uid:10", "uid:11", "uid:12", "uid:13", "uid:14", "uid:15", "uid:16",
+		}
 		peer := rapid.SampledFrom(peers)
 		t.Repeat(map[string]func(*rapid.T){
 			"mint": func(t *rapid.T) {

@@ -29,8 +29,10 @@ var badFiles = []struct{ name, text, want string }{
 	{"key of another table", "[arc]\nallow = \"anyone\"", `2: arc.allow: is not a known key; did you mean imds.allow?`},
 	{"misspelt table", "[autority]", `1: autority: is not a known key; did you mean [authority]?`}, //nolint:misspell // that is what it is for
 	{"misspelt table of a list", "[[grants]]\nwho = \"uid:1\"", `1: grants: is not a known key; did you mean [[grant]]?`},
-	{"misspelt key in the second of a list", grantHead + "[[grant]]\nwho = \"uid:1\"\nresource = [\"*\"]\nidentity = \"system\"\nresources = [\"*\"]\n",
-		`7: grant.resource: is not a known key; did you mean grant.resources?`},
+	{
+		"misspelt key in the second of a list", grantHead + "[[grant]]\nwho = \"uid:1\"\nresource = [\"*\"]\nidentity = \"system\"\nresources = [\"*\"]\n",
+		`7: grant.resource: is not a known key; did you mean grant.resources?`,
+	},
 	{"nothing near", "flux_capacitor = 1.21", `1: flux_capacitor: is not a known key; see postern config print --defaults`},
 	{"odd key", "\"a\\u001b[31m\" = 1", `1: "a\x1b[31m": is not a known key; see postern config print --defaults`},
 	{"empty key", "\"\" = 1", `1: "": is not a known key; see postern config print --defaults`},

@@ -16,19 +16,25 @@ func TestKeysAreFoundOnTheirLines(t *testing.T) {
 		{"comments and blank lines", "# a = 1\n\n  # [b]\n", map[string]int{}},
 		{"top and table", "a = 1\n\n[t] # x\nb = 2", map[string]int{"a": 1, "t": 3, "t.b": 4}},
 		{"lists of tables", "[[g]]\nw = 1\n[[g]]\nw = 2\n[g.sub]\nx = 1", map[string]int{
-			"g": 1, "g[0]": 1, "g[0].w": 2, "g[1]": 3, "g[1].w": 4, "g[1].sub": 5, "g[1].sub.x": 6}},
+			"g": 1, "g[0]": 1, "g[0].w": 2, "g[1]": 3, "g[1].w": 4, "g[1].sub": 5, "g[1].sub.x": 6,
+		}},
 		{"dotted keys", "a.b . c = 1", map[string]int{"a": 1, "a.b": 1, "a.b.c": 1}},
 		{"dotted heading", "[ a . \"b\" ]\nc = 1", map[string]int{"a": 1, "a.b": 1, "a.b.c": 2}},
 		{"quoted keys", "'a' = 1\n\"b\\u0041\\e\\xe4\\\\x41\\\"\" = 2", map[string]int{"a": 1, "bA\x1bä\\x41\"": 2}},
-		{"texts that look like keys", "a = \"b = 1\"\nc = '''\nd = 2\n'''\ne = \"\"\"\n[f]\n\\\"\"\"\"\ng = 1",
-			map[string]int{"a": 1, "c": 2, "e": 5, "g": 8}},
+		{
+			"texts that look like keys", "a = \"b = 1\"\nc = '''\nd = 2\n'''\ne = \"\"\"\n[f]\n\\\"\"\"\"\ng = 1",
+			map[string]int{"a": 1, "c": 2, "e": 5, "g": 8},
+		},
 		{"quotes before the closing three", "a = \"\"\"x\"\"\"\"\"\nb = 1", map[string]int{"a": 1, "b": 2}},
 		{"list over lines", "a = [\n  1, # b = 2\n  [2, 3],\n]\nc = 1", map[string]int{
-			"a": 1, "a[0]": 2, "a[1]": 3, "a[1][0]": 3, "a[1][1]": 3, "c": 5}},
+			"a": 1, "a[0]": 2, "a[1]": 3, "a[1][0]": 3, "a[1][1]": 3, "c": 5,
+		}},
 		{"inline tables", "a = { b = 1, c = { d = \"}\" } }\ne = 1", map[string]int{
-			"a": 1, "a.b": 1, "a.c": 1, "a.c.d": 1, "e": 2}},
+			"a": 1, "a.b": 1, "a.c": 1, "a.c.d": 1, "e": 2,
+		}},
 		{"list of inline tables", "g = [\n { w = 1 },\n { w = 2 } ]", map[string]int{
-			"g": 1, "g[0]": 2, "g[0].w": 2, "g[1]": 3, "g[1].w": 3}},
+			"g": 1, "g[0]": 2, "g[0].w": 2, "g[1]": 3, "g[1].w": 3,
+		}},
 		{"line ends of Windows", "a = 1\r\nb = 2\r\n", map[string]int{"a": 1, "b": 2}},
 		{"dates", "a = 2026-11-20 10:00:00\nb = 1", map[string]int{"a": 1, "b": 2}},
 		{"no TOML ends the search", "a = 1\nb\nc = 3", map[string]int{"a": 1}},

@@ -72,6 +72,7 @@ func (s *stub) Connect(_ context.Context, r ConnectRequest, step func(string)) e
 func (s *stub) Disconnect(_ context.Context, _ bool, step func(string)) error {
 	return s.long("disconnect", step)
 }
+
 func (s *stub) Renew(_ context.Context, _ string, step func(string)) error {
 	return s.long("renew", step)
 }

@@ -202,8 +202,10 @@ func TestOddEntriesOfTheListAreIgnoredByName(t *testing.T) {
 		}
 		w.ca.set(func(a *authority) {
 			a.generation++
-			for _, id := range []Identity{odd("", UserAssigned), odd("a\x00b", UserAssigned), odd("a b", UserAssigned),
-				odd(strings.Repeat("x", 129), UserAssigned), odd(userID, "Borrowed"), odd(otherID, SystemAssigned)} {
+			for _, id := range []Identity{
+				odd("", UserAssigned), odd("a\x00b", UserAssigned), odd("a b", UserAssigned),
+				odd(strings.Repeat("x", 129), UserAssigned), odd(userID, "Borrowed"), odd(otherID, SystemAssigned),
+			} {
 				a.identities[id.ClientID] = id
 				a.offer[id.ClientID] = a.claimLocked(id)
 			}

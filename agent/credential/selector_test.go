@@ -100,8 +100,10 @@ func FuzzSelector(f *testing.F) {
 		if !s.Matches(id) {
 			return
 		}
-		want := map[string]string{"client_id": id.ClientID, "object_id": id.ObjectID, "principal_id": id.ObjectID,
-			"msi_res_id": id.ResourceID, "mi_res_id": id.ResourceID}[key]
+		want := map[string]string{
+			"client_id": id.ClientID, "object_id": id.ObjectID, "principal_id": id.ObjectID,
+			"msi_res_id": id.ResourceID, "mi_res_id": id.ResourceID,
+		}[key]
 		if want == "" || !strings.EqualFold(strings.Trim(value, "/"), strings.Trim(want, "/")) {
 			t.Fatalf("%s=%q matched %+v", key, value, id)
 		}

@@ -28,8 +28,10 @@ func TestDenialsAreToldOnceAMinuteForACallerAndReason(t *testing.T) {
 		time.Sleep(denialEvery)
 		ask(alice, 1, "Origin: x", "User-Agent: a\tb")
 		want := []Denial{
-			{Reason: "guard: browser", Peer: alice, Count: 1}, {Reason: "guard: forwarded", Peer: alice, Count: 1},
-			{Reason: "guard: browser", Peer: bob, Count: 1}, {Reason: "imds not allowed", Peer: bob, Count: 1},
+			{Reason: "guard: browser", Peer: alice, Count: 1},
+			{Reason: "guard: forwarded", Peer: alice, Count: 1},
+			{Reason: "guard: browser", Peer: bob, Count: 1},
+			{Reason: "imds not allowed", Peer: bob, Count: 1},
 			{Reason: "guard: browser", Peer: alice, Count: 500},
 		}
 		got := b.denied()
@@ -69,7 +71,8 @@ func TestServedTellsOfEachAnswer(t *testing.T) {
 	r.ask(tokenURI, "User-Agent: sdk")
 	r.get("/nothing")
 	want := []Served{
-		{Status: 401, Note: "challenge", Resource: vault}, {Status: 200, Note: "cache", Resource: vault, ClientID: system.ClientID},
+		{Status: 401, Note: "challenge", Resource: vault},
+		{Status: 200, Note: "cache", Resource: vault, ClientID: system.ClientID},
 		{Status: 404, Note: "not_found", Error: "not_found"},
 	}
 	r.stop()

@@ -35,24 +35,38 @@ func state(s lifecycle.State, reason, fix string) error {
 func stateRows() []row {
 	return []row{
 		{"Offline", state(lifecycle.Offline, "", ""), true, 503, "temporarily_unavailable", "10", "Offline: the authority has not been heard. postern check --only authority-reach"},
-		{"Offline, tried", &token.StateError{State: lifecycle.Offline, Reason: "the authority was last heard 2026-11-20", Fix: "postern check --only authority-reach",
-			Err: &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "oauth: token", Err: errors.New("connect: network is unreachable")}},
+		{
+			"Offline, tried", &token.StateError{
+				State: lifecycle.Offline, Reason: "the authority was last heard 2026-11-20", Fix: "postern check --only authority-reach",
+				Err: &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "oauth: token", Err: errors.New("connect: network is unreachable")},
+			},
 			true, 503, "temporarily_unavailable", "10",
-			"Offline: the authority was last heard 2026-11-20; connect: network is not reachable. postern check --only authority-reach"},
+			"Offline: the authority was last heard 2026-11-20; connect: network is not reachable. postern check --only authority-reach",
+		},
 		{"Expired", state(lifecycle.Expired, "the certificate ended 2026-11-20", ""), true, 403, "unauthorized_client", "", "Expired: the certificate ended 2026-11-20. postern reconnect"},
 		{"Expired, no words", state(lifecycle.Expired, "", ""), true, 403, "unauthorized_client", "", "Expired: the certificate is over. postern reconnect"},
 		{"ClockUntrusted", state(lifecycle.ClockUntrusted, "the clock says 1970", ""), true, 503, "temporarily_unavailable", "10", "ClockUntrusted: the clock says 1970. postern check --only clock-trusted"},
-		{"Rejected", state(lifecycle.Rejected, "since 2026: identity\r\ndeleted\x1b[2J", ""), false, 403, "unauthorized_client", "",
-			"Rejected: since 2026: identity  deleted [2J. postern reconnect"},
-		{"Moved", state(lifecycle.Moved, "", "x"), false, 403, "unauthorized_client", "",
-			"Moved: this is not the hardware that was connected. postern adopt --hardware-changed or postern reset"},
+		{
+			"Rejected", state(lifecycle.Rejected, "since 2026: identity\r\ndeleted\x1b[2J", ""), false, 403, "unauthorized_client", "",
+			"Rejected: since 2026: identity  deleted [2J. postern reconnect",
+		},
+		{
+			"Moved", state(lifecycle.Moved, "", "x"), false, 403, "unauthorized_client", "",
+			"Moved: this is not the hardware that was connected. postern adopt --hardware-changed or postern reset",
+		},
 		{"Unenrolled", state(lifecycle.Unenrolled, "", ""), false, 400, "invalid_request", "", "Identity not found. This device is not connected: postern connect"},
-		{"Unenrolled, words", state(lifecycle.Unenrolled, "it is assigned and not enrolled", "postern status"), false, 400, "invalid_request", "",
-			"Identity not found. It is assigned and not enrolled: postern status"},
-		{"Damaged", state(lifecycle.Damaged, "/var/lib/postern/identity.db: page 4 does not verify", "postern check --only identity-readable"), false, 403, "unauthorized_client", "",
-			"Damaged: identity.db: page 4 does not verify. postern check --only identity-readable"},
-		{"Connected, key exposed", state(lifecycle.Connected, "the keys are exposed", "postern reconnect"), false, 403, "unauthorized_client", "",
-			"Connected: the keys are exposed. postern reconnect"},
+		{
+			"Unenrolled, words", state(lifecycle.Unenrolled, "it is assigned and not enrolled", "postern status"), false, 400, "invalid_request", "",
+			"Identity not found. It is assigned and not enrolled: postern status",
+		},
+		{
+			"Damaged", state(lifecycle.Damaged, "/var/lib/postern/identity.db: page 4 does not verify", "postern check --only identity-readable"), false, 403, "unauthorized_client", "",
+			"Damaged: identity.db: page 4 does not verify. postern check --only identity-readable",
+		},
+		{
+			"Connected, key exposed", state(lifecycle.Connected, "the keys are exposed", "postern reconnect"), false, 403, "unauthorized_client", "",
+			"Connected: the keys are exposed. postern reconnect",
+		},
 	}
 }
 
@@ -89,15 +103,21 @@ func requestRows() []row {
 	return []row{
 		{"unknown identity", token.ErrUnknownIdentity, false, 400, "invalid_request", "", "Identity not found"},
 		{"unknown selector", fmt.Errorf("%w: no identity has the client_id \"x\"", credential.ErrUnknownIdentity), false, 400, "invalid_request", "", "Identity not found"},
-		{"several", credential.ErrAmbiguous, false, 400, "invalid_request", "",
-			"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"},
-		{"not granted", grant, false, 403, "access_denied", "",
-			"Access denied: uid 1001 is not granted this identity for this resource. sudo postern grant uid:1001 --identity system --resource RESOURCE"},
+		{
+			"several", credential.ErrAmbiguous, false, 400, "invalid_request", "",
+			"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request",
+		},
+		{
+			"not granted", grant, false, 403, "access_denied", "",
+			"Access denied: uid 1001 is not granted this identity for this resource. sudo postern grant uid:1001 --identity system --resource RESOURCE",
+		},
 		{"unknown caller", &unknown, false, 403, "access_denied", "", "Access denied: an unknown caller is not granted this identity for this resource. sudo postern grant USER"},
 		{"workload", &workload, false, 403, "access_denied", "", "Access denied: workload:web is not granted…"},
 		{"bare not granted", token.ErrNotGranted, false, 403, "access_denied", "", "Access denied: the caller is not granted. sudo postern grant USER"},
-		{"limit", &token.LimitError{Limit: "32 tokens for uid:1001", RetryAfter: time.Minute}, false, 429, "too_many_requests", "10",
-			"Too many requests: 32 tokens for uid:1001. postern status"},
+		{
+			"limit", &token.LimitError{Limit: "32 tokens for uid:1001", RetryAfter: time.Minute}, false, 429, "too_many_requests", "10",
+			"Too many requests: 32 tokens for uid:1001. postern status",
+		},
 		{"bare limit", token.ErrTooMany, false, 429, "too_many_requests", "10", "Too many requests. postern status"},
 		{"resource", token.ErrResource, false, 400, "invalid_request", "", "The query is refused: resource must be 1 to 2048 printable characters"},
 		{"deadline", context.DeadlineExceeded, false, 503, "temporarily_unavailable", "10", "The authority did not answer in 20 s. …"},
@@ -213,9 +233,11 @@ func TestChallengeThatCannotBeMadeSaysWhy(t *testing.T) {
 	for _, tc := range []row{
 		{"too many", challenge.ErrTooMany, false, 429, "too_many_requests", "1", "This account has 16 unanswered challenges…"},
 		{"busy", challenge.ErrBusy, false, 503, "temporarily_unavailable", "1", "256 challenges are unanswered…"},
-		{"drift", &challenge.DirError{Path: "/run/postern/tokens", Problem: "mode is 0777, want 0750", Fix: "chmod 0750 /run/postern/tokens"},
+		{
+			"drift", &challenge.DirError{Path: "/run/postern/tokens", Problem: "mode is 0777, want 0750", Fix: "chmod 0750 /run/postern/tokens"},
 			false, 503, "temporarily_unavailable", "1",
-			"No challenge can be made: token directory: /run/postern/tokens: mode is 0777, want 0750. chmod 0750 /run/postern/tokens"},
+			"No challenge can be made: token directory: /run/postern/tokens: mode is 0777, want 0750. chmod 0750 /run/postern/tokens",
+		},
 		{"other", errDrift, false, 503, "temporarily_unavailable", "1", "No challenge can be made: drift. postern check --only token-dir-access"},
 	} {
 		r := newRig(t, Arc, func(o *Options) { o.Keeper = refusing{tc.err} })

@@ -58,8 +58,10 @@ func hostileRequests() []hostile {
 		"127.1", "0x7f000001", "2130706433", "0.0.0.0", "[::]", "[::1", "::1", "[::1]:1", "[::ffff:127.0.0.1]", "169.254.169.254.", "169.254.169.254.nip.io", "user@localhost", "localhost@evil.com",
 		"localhost/", "localhost#", "localhost, evil.com", "evil.com, localhost", "xn--localhost", "LOCALHOST.evil.com", "gateway.local.evil.com", "gateway.local:1", "host.docker.internal", "localhost%00",
 	)...)
-	for _, v := range []string{"", "Metadata: false", "Metadata:", "Metadata: 1", "Metadata: true, true", "Metadata: \"true\"", "Metadata: truex", "Metadata: true\r\nMetadata: true",
-		"Metadata: true\r\nMetadata: false", "X-Metadata: true", "Metadata_: true", "Cookie: Metadata=true"} {
+	for _, v := range []string{
+		"", "Metadata: false", "Metadata:", "Metadata: 1", "Metadata: true, true", "Metadata: \"true\"", "Metadata: truex", "Metadata: true\r\nMetadata: true",
+		"Metadata: true\r\nMetadata: false", "X-Metadata: true", "Metadata_: true", "Cookie: Metadata=true",
+	} {
 		if v != "" {
 			v += "\r\n"
 		}

@@ -104,10 +104,24 @@ func TestListenerThatTheNetworkReachesIsRefused(t *testing.T) {
 		flavour Flavour
 		ok      bool
 	}{
-		{"127.0.0.1", Arc, true}, {"::1", Arc, true}, {"0.0.0.0", Arc, false}, {"::", Arc, false}, {"192.168.1.5", Arc, false}, {"169.254.169.254", Arc, false},
-		{"127.0.0.1", IMDS, true}, {"::1", IMDS, true}, {"169.254.169.254", IMDS, true}, {"169.254.169.253", IMDS, false}, {"0.0.0.0", IMDS, false}, {"10.0.0.1", IMDS, false},
-		{"127.0.0.1", AppService, true}, {"172.17.0.1", AppService, true}, {"0.0.0.0", AppService, false}, {"::", AppService, false},
-		{"127.0.0.1", "", false}, {"127.0.0.1", "azure", false},
+		{"127.0.0.1", Arc, true},
+		{"::1", Arc, true},
+		{"0.0.0.0", Arc, false},
+		{"::", Arc, false},
+		{"192.168.1.5", Arc, false},
+		{"169.254.169.254", Arc, false},
+		{"127.0.0.1", IMDS, true},
+		{"::1", IMDS, true},
+		{"169.254.169.254", IMDS, true},
+		{"169.254.169.253", IMDS, false},
+		{"0.0.0.0", IMDS, false},
+		{"10.0.0.1", IMDS, false},
+		{"127.0.0.1", AppService, true},
+		{"172.17.0.1", AppService, true},
+		{"0.0.0.0", AppService, false},
+		{"::", AppService, false},
+		{"127.0.0.1", "", false},
+		{"127.0.0.1", "azure", false},
 	} {
 		_, err := s.front(Listener{Listener: at{ip: net.ParseIP(tc.ip)}, Flavour: tc.flavour, Workload: "web"})
 		if (err == nil) != tc.ok {
@@ -150,10 +164,18 @@ func TestOnlyThisMachineMayConnectWhereThereIsNoSecret(t *testing.T) {
 		remote, local net.Addr
 		want          bool
 	}{
-		{tcp("127.0.0.1"), tcp("127.0.0.1"), true}, {tcp("127.9.9.9"), tcp("127.0.0.1"), true}, {tcp("::1"), tcp("::1"), true}, {imds, imds, true},
+		{tcp("127.0.0.1"), tcp("127.0.0.1"), true},
+		{tcp("127.9.9.9"), tcp("127.0.0.1"), true},
+		{tcp("::1"), tcp("::1"), true},
+		{imds, imds, true},
 		{tcp("::ffff:127.0.0.1"), tcp("127.0.0.1"), true},
-		{tcp("203.0.113.7"), imds, false}, {tcp("169.254.1.1"), imds, false}, {tcp("2001:db8::7"), tcp("::1"), false}, {tcp("::ffff:203.0.113.7"), imds, false},
-		{&net.UnixAddr{Name: "x"}, imds, false}, {nil, imds, false}, {tcp("203.0.113.7"), nil, false},
+		{tcp("203.0.113.7"), imds, false},
+		{tcp("169.254.1.1"), imds, false},
+		{tcp("2001:db8::7"), tcp("::1"), false},
+		{tcp("::ffff:203.0.113.7"), imds, false},
+		{&net.UnixAddr{Name: "x"}, imds, false},
+		{nil, imds, false},
+		{tcp("203.0.113.7"), nil, false},
 	} {
 		if got := fromThisMachine(farConn{remote: tc.remote, local: tc.local}); got != tc.want {
 			t.Errorf("%v to %v: %v", tc.remote, tc.local, got)

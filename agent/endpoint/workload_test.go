@@ -37,9 +37,17 @@ func TestWorkloadIsItsSecretWhateverItsAccount(t *testing.T) {
 
 func TestWrongSecretGets401WithoutChallenge(t *testing.T) {
 	for _, headers := range [][]string{
-		{}, {"X-IDENTITY-HEADER:"}, {"X-IDENTITY-HEADER: x"}, {"X-IDENTITY-HEADER: " + webSecret + "x"}, {"X-IDENTITY-HEADER: " + webSecret[1:]},
-		{"X-IDENTITY-HEADER: " + strings.ToUpper(webSecret)}, {"X-IDENTITY-HEADER: " + webSecret, "X-IDENTITY-HEADER: " + webSecret},
-		{"X-IDENTITY-HEADER: " + strings.Repeat("x", 300)}, {"Authorization: Basic " + webSecret}, {"Metadata: true"}, {"Secret: " + webSecret},
+		{},
+		{"X-IDENTITY-HEADER:"},
+		{"X-IDENTITY-HEADER: x"},
+		{"X-IDENTITY-HEADER: " + webSecret + "x"},
+		{"X-IDENTITY-HEADER: " + webSecret[1:]},
+		{"X-IDENTITY-HEADER: " + strings.ToUpper(webSecret)},
+		{"X-IDENTITY-HEADER: " + webSecret, "X-IDENTITY-HEADER: " + webSecret},
+		{"X-IDENTITY-HEADER: " + strings.Repeat("x", 300)},
+		{"Authorization: Basic " + webSecret},
+		{"Metadata: true"},
+		{"Secret: " + webSecret},
 	} {
 		r := newRig(t, AppService)
 		rep := r.raw(http.MethodGet, bare(headers...))
@@ -149,7 +157,9 @@ func TestIMDSServesOnlyWhoMay(t *testing.T) {
 		contains string
 	}{
 		{"uid:1002", "uid 1002 may not use the IMDS flavour (imds.allow = \\\"granted\\\"). sudo postern grant 1002"},
-		{"uid:0", "uid 0 may not"}, {"", "unknown callers may not"}, {"sid:S-1-5-18", "sid:S-1-5-18 callers may not"},
+		{"uid:0", "uid 0 may not"},
+		{"", "unknown callers may not"},
+		{"sid:S-1-5-18", "sid:S-1-5-18 callers may not"},
 	} {
 		r.setPeer(platform.Peer(p.peer))
 		rep := r.get(tokenURI)

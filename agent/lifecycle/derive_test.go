@@ -58,7 +58,8 @@ var factClasses = [][]factClass{
 }
 
 var instants = []time.Time{
-	{}, time.Unix(0, 0), born.Add(-time.Hour), born, born.Add(time.Minute),
+	{},
+	time.Unix(0, 0), born.Add(-time.Hour), born, born.Add(time.Minute),
 	born.Add(15*time.Minute - 1), born.Add(15 * time.Minute), born.Add(time.Hour), born.Add(30 * lifecycle.Day),
 	ends.Add(-1), ends, ends.Add(time.Second), time.Date(2106, 2, 7, 6, 28, 15, 0, time.UTC),
 }
@@ -143,7 +144,8 @@ func TestUntilIsTheNextChangeInEverySituation(t *testing.T) {
 func checkUntil(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, name string, f lifecycle.Facts, now time.Time) {
+}, name string, f lifecycle.Facts, now time.Time,
+) {
 	t.Helper()
 	state, until := lifecycle.Derive(f, now)
 	if until.IsZero() {

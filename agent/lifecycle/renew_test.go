@@ -124,8 +124,10 @@ func TestSpreadIsShortAfterAShortOutage(t *testing.T) {
 	for _, row := range []struct {
 		outage, most time.Duration
 	}{
-		{0, 10 * time.Second}, {time.Hour - 1, 10 * time.Second},
-		{time.Hour, time.Minute}, {30 * lifecycle.Day, time.Minute},
+		{0, 10 * time.Second},
+		{time.Hour - 1, 10 * time.Second},
+		{time.Hour, time.Minute},
+		{30 * lifecycle.Day, time.Minute},
 	} {
 		if lifecycle.Spread(row.outage, 0) != 0 || lifecycle.Spread(row.outage, 0.5) != row.most/2 || lifecycle.Spread(row.outage, 1) != row.most {
 			t.Errorf("outage %s: spreads up to %s, want %s", row.outage, lifecycle.Spread(row.outage, 1), row.most)
@@ -150,7 +152,8 @@ func TestKeepWarmLeavesHalfALifeOrTenMinutes(t *testing.T) {
 		{20 * time.Minute, 10 * time.Minute},
 		{10 * time.Minute, 5 * time.Minute},
 		{time.Minute, 30 * time.Second},
-		{0, 0}, {-time.Hour, 0},
+		{0, 0},
+		{-time.Hour, 0},
 	} {
 		if got := lifecycle.KeepWarm(row.life); got != row.after {
 			t.Errorf("life %s: refreshed after %s, want %s", row.life, got, row.after)
@@ -165,9 +168,17 @@ func TestWarningsComeAtThirtyFourteenSevenThreeAndOneDay(t *testing.T) {
 		days int
 		next time.Duration // left at the next change
 	}{
-		{90 * day, 0, 30 * day}, {30*day + 1, 0, 30 * day}, {30 * day, 30, 14 * day}, {20 * day, 30, 14 * day},
-		{14 * day, 14, 7 * day}, {7*day + 1, 14, 7 * day}, {7 * day, 7, 3 * day}, {3 * day, 3, day},
-		{day + 1, 3, day}, {day, 1, 0}, {1, 1, 0},
+		{90 * day, 0, 30 * day},
+		{30*day + 1, 0, 30 * day},
+		{30 * day, 30, 14 * day},
+		{20 * day, 30, 14 * day},
+		{14 * day, 14, 7 * day},
+		{7*day + 1, 14, 7 * day},
+		{7 * day, 7, 3 * day},
+		{3 * day, 3, day},
+		{day + 1, 3, day},
+		{day, 1, 0},
+		{1, 1, 0},
 	} {
 		days, next := lifecycle.Warning(born, ends, ends.Add(-row.left))
 		if days != row.days || !next.Equal(ends.Add(-row.next)) {

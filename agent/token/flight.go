@@ -84,8 +84,10 @@ func (b *Broker) showsLife(f *flight) bool {
 }
 
 func noAnswer(after time.Duration) error {
-	return &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token",
-		Reason: fmt.Sprintf("the authority has not answered within %v", after)}
+	return &lifecycle.Error{
+		Class: lifecycle.ClassTransient, Op: "token",
+		Reason: fmt.Sprintf("the authority has not answered within %v", after),
+	}
 }
 
 // fly fetches, lands and ends.
@@ -105,8 +107,10 @@ func (b *Broker) fetch(f *flight) (*minted, error) {
 	case b.lanes <- struct{}{}:
 		defer func() { <-b.lanes }()
 	case <-turn.C:
-		return nil, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token",
-			Reason: fmt.Sprintf("%d other calls to the authority have not ended within %v", upstreamAtOnce, callTime)}
+		return nil, &lifecycle.Error{
+			Class: lifecycle.ClassTransient, Op: "token",
+			Reason: fmt.Sprintf("%d other calls to the authority have not ended within %v", upstreamAtOnce, callTime),
+		}
 	}
 	f.calling.Store(true)
 	standing, ok := b.identities.Standing(f.key.clientID)

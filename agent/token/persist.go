@@ -76,7 +76,7 @@ func (b *Broker) load() {
 		s.lastUsed.Store(int64(now.Boot - sinceUse(r, now)))
 		s.savedUse = s.lastUsed.Load()
 		// A power cut restarts a whole site at once.
-		s.spread = now.Boot + lifecycle.Spread(lifecycle.Day, rand.Float64())
+		s.spread = now.Boot + lifecycle.Spread(lifecycle.Day, rand.Float64()) //nolint:gosec // jitter is no secret
 		b.slots[k] = s
 		if s.minted != m {
 			b.unsaved.put(k)

@@ -114,8 +114,10 @@ func (w *world) mustAsk(resource string) Token {
 }
 
 func request(clientID, resource string) Request {
-	return Request{ClientID: clientID, Resource: resource, Flavour: "arc",
-		Caller: Caller{Peer: "uid:1001", Listener: "127.0.0.1:40342", Agent: "test"}}
+	return Request{
+		ClientID: clientID, Resource: resource, Flavour: "arc",
+		Caller: Caller{Peer: "uid:1001", Listener: "127.0.0.1:40342", Agent: "test"},
+	}
 }
 
 func by(r Request, peer platform.Peer) Request {

@@ -9,11 +9,24 @@ import (
 // machineNeeds are the programs and files of the tiers that boot machines.
 func machineNeeds() []need {
 	return []need{
-		{"qemu-system-aarch64", "qemu-system-arm"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"qemu-img", "qemu-utils"},
-		{"depmod", "kmod"}, {"modprobe", "kmod"}, {"xz", "xz-utils"}, {"mke2fs", "e2fsprogs"}, {"mkfs.f2fs", "f2fs-tools"}, {"cpio", "cpio"},
-		{"mmdebstrap", "mmdebstrap"}, {"busybox", "busybox-static"},
-		{"genimage", "genimage"}, {"mksquashfs", "squashfs-tools"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"},
-		{"/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu"}, {"/usr/share/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"}, {"/usr/share/seabios/bios.bin", "seabios"},
+		{"qemu-system-aarch64", "qemu-system-arm"},
+		{"qemu-system-x86_64", "qemu-system-x86"},
+		{"qemu-img", "qemu-utils"},
+		{"depmod", "kmod"},
+		{"modprobe", "kmod"},
+		{"xz", "xz-utils"},
+		{"mke2fs", "e2fsprogs"},
+		{"mkfs.f2fs", "f2fs-tools"},
+		{"cpio", "cpio"},
+		{"mmdebstrap", "mmdebstrap"},
+		{"busybox", "busybox-static"},
+		{"genimage", "genimage"},
+		{"mksquashfs", "squashfs-tools"},
+		{"mkfs.vfat", "dosfstools"},
+		{"mcopy", "mtools"},
+		{"/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu"},
+		{"/usr/share/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"},
+		{"/usr/share/seabios/bios.bin", "seabios"},
 	}
 }
 

@@ -17,9 +17,17 @@ type need struct{ program, pkg string }
 
 func basics() []need {
 	return []need{
-		{"ip", "iproute2"}, {"unshare", "util-linux"}, {"setpriv", "util-linux"}, {"mount", "mount"},
-		{"strace", "strace"}, {"setfacl", "acl"}, {"curl", "curl"}, {"git", "git"},
-		{"node", "nodejs"}, {"npm", "npm"}, {"javac", "default-jdk-headless"},
+		{"ip", "iproute2"},
+		{"unshare", "util-linux"},
+		{"setpriv", "util-linux"},
+		{"mount", "mount"},
+		{"strace", "strace"},
+		{"setfacl", "acl"},
+		{"curl", "curl"},
+		{"git", "git"},
+		{"node", "nodejs"},
+		{"npm", "npm"},
+		{"javac", "default-jdk-headless"},
 	}
 }
 

@@ -99,8 +99,10 @@ func (d *dir) compare(st *unix.Stat_t) error {
 	if st.Dev == d.node.st.Dev && st.Ino == d.node.st.Ino {
 		return nil
 	}
-	return &platform.AccessError{Path: d.node.path, Want: d.access,
-		Problem: fmt.Sprintf("was replaced: it is now %s, held is %s", identity(st), identity(&d.node.st))}
+	return &platform.AccessError{
+		Path: d.node.path, Want: d.access,
+		Problem: fmt.Sprintf("was replaced: it is now %s, held is %s", identity(st), identity(&d.node.st)),
+	}
 }
 
 func identity(st *unix.Stat_t) string {
@@ -223,8 +225,10 @@ func (h *Host) literalTarget() (string, error) {
 		return literal, nil
 	}
 	if n.st.Uid != 0 && n.st.Uid != uid() {
-		return "", &platform.AccessError{Path: literal, Want: platform.TokenReaders,
-			Problem: fmt.Sprintf("is a link owned by uid %d, want root", n.st.Uid), Fix: "chown -h root " + literal}
+		return "", &platform.AccessError{
+			Path: literal, Want: platform.TokenReaders,
+			Problem: fmt.Sprintf("is a link owned by uid %d, want root", n.st.Uid), Fix: "chown -h root " + literal,
+		}
 	}
 	buf := make([]byte, unix.PathMax)
 	// An empty name reads the link that the descriptor itself is (readlinkat(2)).
@@ -260,8 +264,10 @@ func (d *dir) Remove(name string) error {
 			return &fs.PathError{Op: "stat", Path: path, Err: err}
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Uid != uid() {
-			return &platform.AccessError{Path: path, Want: d.access,
-				Problem: fmt.Sprintf("is a %s of uid %d, not a file of ours: left alone", kind(st.Mode), st.Uid)}
+			return &platform.AccessError{
+				Path: path, Want: d.access,
+				Problem: fmt.Sprintf("is a %s of uid %d, not a file of ours: left alone", kind(st.Mode), st.Uid),
+			}
 		}
 		if err := unix.Unlinkat(d.node.fd, name, 0); err != nil {
 			return &fs.PathError{Op: "remove", Path: path, Err: err}

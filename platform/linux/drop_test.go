@@ -200,8 +200,13 @@ func TestDropIsBelievedOnlyAfterALook(t *testing.T) {
 		t.Error(err)
 	}
 	for _, change := range [][2]string{
-		{"Uid:\t5\t5\t5\t5", "Uid:\t5\t5\t0\t5"}, {"Uid:\t5\t5\t5\t5", "Uid:\t0\t5\t5\t5"}, {"Gid:\t6\t6", "Gid:\t6\t0"},
-		{"CapEff:\t0000000000000000", "CapEff:\t0000000000000001"}, {"CapPrm:\t0", "CapPrm:\t8"}, {"CapAmb:\t0", "CapAmb:\t8"}, {"Uid:", "Vid:"},
+		{"Uid:\t5\t5\t5\t5", "Uid:\t5\t5\t0\t5"},
+		{"Uid:\t5\t5\t5\t5", "Uid:\t0\t5\t5\t5"},
+		{"Gid:\t6\t6", "Gid:\t6\t0"},
+		{"CapEff:\t0000000000000000", "CapEff:\t0000000000000001"},
+		{"CapPrm:\t0", "CapPrm:\t8"},
+		{"CapAmb:\t0", "CapAmb:\t8"},
+		{"Uid:", "Vid:"},
 	} {
 		if err := statusFits(strings.Replace(good, change[0], change[1], 1), 5, 6); err == nil {
 			t.Errorf("%q passed", change[1])

@@ -24,7 +24,7 @@ import (
 // allThreads reports whether this binary can act on all of its threads, as the
 // product can. With cgo (and so with -race) it cannot.
 func allThreads() bool {
-	return onAllThreads(unix.SYS_GETPID, 0, 0, 0) != syscall.ENOTSUP
+	return !errors.Is(onAllThreads(unix.SYS_GETPID, 0, 0, 0), syscall.ENOTSUP)
 }
 
 func needAllThreads(t *testing.T) {

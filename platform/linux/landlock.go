@@ -104,8 +104,10 @@ type rule struct {
 // too: who may write there is the file mode's business.
 func (h *Host) rules(c platform.Confinement) []rule {
 	var list []rule
-	write := append([]string{h.dirs.State, h.dirs.Runtime, h.dirs.Tokens,
-		filepath.Dir(h.dirs.Tokens), filepath.Dir(h.dirs.TokensLiteral)}, c.ReadWrite...)
+	write := append([]string{
+		h.dirs.State, h.dirs.Runtime, h.dirs.Tokens,
+		filepath.Dir(h.dirs.Tokens), filepath.Dir(h.dirs.TokensLiteral),
+	}, c.ReadWrite...)
 	for _, p := range write {
 		if p != "/" {
 			list = append(list, rule{p, landlockRead | landlockWrite})

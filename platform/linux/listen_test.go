@@ -93,9 +93,15 @@ func options(t *testing.T, ln net.Listener) (protocol int, device string) {
 func TestAddressesForTheNetworkAreRefused(t *testing.T) {
 	h := testHost(t)
 	for _, l := range []platform.Listener{
-		{Network: "tcp4", Address: "0.0.0.0:0", Loopback: true}, {Network: "tcp6", Address: "[::]:0"}, {Network: "tcp4", Address: ":0"},
-		{Network: "tcp4", Address: "localhost:0"}, {Network: "tcp4", Address: "[::1]:0"}, {Network: "tcp6", Address: "127.0.0.1:0"},
-		{Network: "udp", Address: "127.0.0.1:0"}, {Network: "tcp", Address: "127.0.0.1:0"}, {Network: "tcp4", Address: "127.0.0.1"},
+		{Network: "tcp4", Address: "0.0.0.0:0", Loopback: true},
+		{Network: "tcp6", Address: "[::]:0"},
+		{Network: "tcp4", Address: ":0"},
+		{Network: "tcp4", Address: "localhost:0"},
+		{Network: "tcp4", Address: "[::1]:0"},
+		{Network: "tcp6", Address: "127.0.0.1:0"},
+		{Network: "udp", Address: "127.0.0.1:0"},
+		{Network: "tcp", Address: "127.0.0.1:0"},
+		{Network: "tcp4", Address: "127.0.0.1"},
 	} {
 		if ln, err := h.Listen(t.Context(), l); err == nil {
 			t.Errorf("%+v: listens on %v", l, ln.Addr())

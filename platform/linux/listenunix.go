@@ -61,8 +61,10 @@ func (h *Host) removeStale(ctx context.Context, parent *node, base string, l pla
 	}
 	defer n.close()
 	if n.st.Mode&unix.S_IFMT != unix.S_IFSOCK || n.st.Uid != uid() && uid() != 0 {
-		return &platform.AccessError{Path: n.path, Want: platform.Public,
-			Problem: fmt.Sprintf("is a %s of uid %d where our socket should be", kind(n.st.Mode), n.st.Uid), Fix: "rm " + n.path}
+		return &platform.AccessError{
+			Path: n.path, Want: platform.Public,
+			Problem: fmt.Sprintf("is a %s of uid %d where our socket should be", kind(n.st.Mode), n.st.Uid), Fix: "rm " + n.path,
+		}
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", l.Address)

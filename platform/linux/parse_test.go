@@ -63,7 +63,7 @@ func TestKernelAnswerIsReadInBothFamilies(t *testing.T) {
 			t.Errorf("family %d: got %+v, %v", family, got, err)
 		}
 	}
-	if _, err := parseDiag(diagError(-int32(unix.ENOENT))); err != unix.ENOENT {
+	if _, err := parseDiag(diagError(-int32(unix.ENOENT))); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v, want ENOENT", err)
 	}
 }
@@ -144,8 +144,10 @@ func TestProcNetIsReadInBothFamilies(t *testing.T) {
 	if got, err := parseProcNet(procLine(mapped, mapped, 1, 0, 1)); err != nil || got.local != theirs {
 		t.Errorf("a mapped address is %v, %v", got.local, err)
 	}
-	for _, line := range []string{"", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
-		strings.Replace(procLine(theirs, ours, 1, 0, 1), "0100007F", "0100007", 1), strings.Replace(procLine(theirs, ours, 1, 0, 1), ":9D96", ":9D9G", 1)} {
+	for _, line := range []string{
+		"", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+		strings.Replace(procLine(theirs, ours, 1, 0, 1), "0100007F", "0100007", 1), strings.Replace(procLine(theirs, ours, 1, 0, 1), ":9D96", ":9D9G", 1),
+	} {
 		if _, err := parseProcNet(line); err == nil {
 			t.Errorf("%q was understood", line)
 		}

@@ -106,7 +106,7 @@ func TestCallerThatLeftIsNobody(t *testing.T) {
 		defer ln.Close() //nolint:errcheck // a test's listener
 		p, c := call(t, ln)
 		p.say(t, "leave")
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Fatalf("read: %v", err)
 		}
 		if got := h.Peer(c); got != platform.Unknown {
@@ -127,7 +127,7 @@ func TestKernelReportsClosedSocketsAsRoot(t *testing.T) {
 	defer ln.Close() //nolint:errcheck // a test's listener
 	p, c := call(t, ln)
 	p.say(t, "leave")
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("read: %v", err)
 	}
 	ours, _ := addrPort(c.LocalAddr())

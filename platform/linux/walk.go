@@ -160,7 +160,7 @@ func (h *Host) parentSafe(n *node) error {
 		return refuse(fmt.Sprintf("is a parent directory owned by uid %d, want root or uid %d", n.st.Uid, uid()),
 			"chown root "+n.path)
 	}
-	if n.st.Mode&0o022 != 0 && !(h.sticky && n.st.Uid == 0 && n.st.Mode&unix.S_ISVTX != 0) {
+	if sticky := h.sticky && n.st.Uid == 0 && n.st.Mode&unix.S_ISVTX != 0; n.st.Mode&0o022 != 0 && !sticky {
 		return refuse(fmt.Sprintf("is a parent directory that others may write, mode %04o", n.st.Mode&0o7777),
 			fixWritable(n))
 	}

@@ -75,7 +75,7 @@ func (h *Host) born(parent *node, name string, content []byte, p policy, mode ui
 			if err == nil {
 				return nil
 			}
-			if err != unix.ENOENT { // ENOENT: /proc is not mounted
+			if !errors.Is(err, unix.ENOENT) { // ENOENT: /proc is not mounted
 				return &fs.PathError{Op: "link", Path: n.path, Err: err}
 			}
 			h.without.procFD.Store(true)

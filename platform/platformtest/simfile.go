@@ -86,9 +86,11 @@ func (s *Sim) verify(path string, info fs.FileInfo, a platform.Access) error {
 		return refuse("is a %s", info.Mode().Type())
 	}
 	if extra := info.Mode().Perm() &^ allowed & 0o077; extra != 0 {
-		err := &platform.AccessError{Path: path, Want: a,
+		err := &platform.AccessError{
+			Path: path, Want: a,
 			Problem: fmt.Sprintf("mode %04o, want %04o", info.Mode().Perm(), allowed),
-			Fix:     fmt.Sprintf("chmod %04o %s", allowed, path)}
+			Fix:     fmt.Sprintf("chmod %04o %s", allowed, path),
+		}
 		if extra&0o044 != 0 {
 			err.Readers = "others"
 		}

@@ -72,8 +72,10 @@ func (d *dir) compare(n *node) error {
 	if a.VolumeSerialNumber == b.VolumeSerialNumber && a.FileIndexHigh == b.FileIndexHigh && a.FileIndexLow == b.FileIndexLow {
 		return nil
 	}
-	return &platform.AccessError{Path: d.node.path, Want: d.access,
-		Problem: fmt.Sprintf("was replaced: it is now file %08x%08x, held is %08x%08x", a.FileIndexHigh, a.FileIndexLow, b.FileIndexHigh, b.FileIndexLow)}
+	return &platform.AccessError{
+		Path: d.node.path, Want: d.access,
+		Problem: fmt.Sprintf("was replaced: it is now file %08x%08x, held is %08x%08x", a.FileIndexHigh, a.FileIndexLow, b.FileIndexHigh, b.FileIndexLow),
+	}
 }
 
 // Path is the path that was opened.

@@ -40,7 +40,7 @@ const (
 	sddlPublicFile = sddlPrivateFile + "(A;;0x1200a9;;;BU)"
 	// sddlPipe: who may talk to the control pipe; each request is decided by
 	// peer besides. No network logons (NU), whatever their groups.
-	sddlPipe = "D:P(D;;GA;;;NU)(A;;GA;;;SY)(A;;GA;;;BA)(A;;GRGW;;;%[1]s)"
+	sddlPipe = "D:P(D;;GA;;;NU)(A;;GA;;;SY)(A;;GA;;;BA)(A;;GRGW;;;%[1]s)" //nolint:unused // the pipe is Windows' alone, this file is tested everywhere
 	// labelHigh keeps processes of lower integrity from writing, even those of
 	// an administrator who did not elevate. It is added where we may set it.
 	labelHigh = "S:(ML;OICI;NW;;;HI)"
@@ -109,7 +109,7 @@ func (p policy) allows(e ace) bool {
 }
 
 // judge compares the descriptor of path with the policy; nil means that it fits.
-func (p policy) judge(path, sddl string) error {
+func (p policy) judge(path, sddl string) error { //nolint:unparam // on Windows the path differs
 	d, err := parseSDDL(sddl)
 	if err != nil {
 		return &platform.AccessError{Path: path, Want: p.access, Problem: err.Error()}

@@ -122,8 +122,13 @@ func parseHeader(raw []byte) (Header, error) {
 		name string
 		into any
 	}{
-		{"alg", &h.Algorithm}, {"typ", &h.Type}, {"kid", &h.KeyID}, {"x5t", &h.X5T},
-		{"x5t#S256", &h.X5TS256}, {"x5c", &h.X5C}, {"x5cInsecure", &h.X5CInsecure},
+		{"alg", &h.Algorithm},
+		{"typ", &h.Type},
+		{"kid", &h.KeyID},
+		{"x5t", &h.X5T},
+		{"x5t#S256", &h.X5TS256},
+		{"x5c", &h.X5C},
+		{"x5cInsecure", &h.X5CInsecure},
 	} {
 		value, there := fields[f.name]
 		if !there {

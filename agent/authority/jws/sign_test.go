@@ -131,7 +131,10 @@ func TestAlgorithmFollowsTheKey(t *testing.T) {
 func TestHeaderCannotNameAnotherAlgorithm(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
 	for _, header := range []any{
-		map[string]any{"alg": "none"}, map[string]any{"alg": 5}, []string{"a"}, "text",
+		map[string]any{"alg": "none"},
+		map[string]any{"alg": 5},
+		[]string{"a"},
+		"text",
 		map[string]any{"f": func() {}},
 	} {
 		if got, err := Sign(key, ES256, header, map[string]any{}); err == nil {

@@ -122,8 +122,15 @@ func (e Entry) log(l *slog.Logger) {
 	}
 	attrs := []slog.Attr{slog.String("event", "site-"+e.Action), slog.Uint64("seq", e.Seq)}
 	for _, a := range [][2]string{
-		{"reason", e.Reason}, {"principal", e.Principal}, {"source", e.Source}, {"machine", e.Machine}, {"identity", e.ClientID},
-		{"resource", e.Resource}, {"serial", e.Serial}, {"token", e.Token}, {"correlation", e.Request},
+		{"reason", e.Reason},
+		{"principal", e.Principal},
+		{"source", e.Source},
+		{"machine", e.Machine},
+		{"identity", e.ClientID},
+		{"resource", e.Resource},
+		{"serial", e.Serial},
+		{"token", e.Token},
+		{"correlation", e.Request},
 	} {
 		if a[1] != "" {
 			attrs = append(attrs, slog.String(a[0], a[1]))

@@ -89,9 +89,18 @@ func TestResourcesAreChecked(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	for _, r := range []Resource{
-		{}, {Identifier: "a b"}, {Identifier: "a\n"}, {Identifier: strings.Repeat("x", maxResource+1)}, {Identifier: "*"}, {Identifier: "a*"},
-		{Identifier: "a", Wildcard: true}, {Identifier: "*a", Wildcard: true}, {Identifier: "a**", Wildcard: true},
-		{Identifier: "a", Life: time.Minute}, {Identifier: "a", Life: 25 * time.Hour}, {Identifier: "a", Life: -1},
+		{},
+		{Identifier: "a b"},
+		{Identifier: "a\n"},
+		{Identifier: strings.Repeat("x", maxResource+1)},
+		{Identifier: "*"},
+		{Identifier: "a*"},
+		{Identifier: "a", Wildcard: true},
+		{Identifier: "*a", Wildcard: true},
+		{Identifier: "a**", Wildcard: true},
+		{Identifier: "a", Life: time.Minute},
+		{Identifier: "a", Life: 25 * time.Hour},
+		{Identifier: "a", Life: -1},
 	} {
 		if err := w.a.AddResource(ctx, r); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: got %v", r, err)

@@ -97,8 +97,14 @@ func detectFiles(r *root) Found {
 func onlyOne(r *root) Found {
 	var found []Found
 	for _, known := range []struct{ init, path string }{
-		{"systemd", "/usr/lib/systemd/systemd"}, {"systemd", "/lib/systemd/systemd"}, {"openrc", "/sbin/openrc"}, {"openrc", "/usr/sbin/openrc"},
-		{"runit", "/usr/bin/runsvdir"}, {"s6", "/usr/bin/s6-svscan"}, {"s6", "/bin/s6-svscan"}, {"procd", "/sbin/procd"},
+		{"systemd", "/usr/lib/systemd/systemd"},
+		{"systemd", "/lib/systemd/systemd"},
+		{"openrc", "/sbin/openrc"},
+		{"openrc", "/usr/sbin/openrc"},
+		{"runit", "/usr/bin/runsvdir"},
+		{"s6", "/usr/bin/s6-svscan"},
+		{"s6", "/bin/s6-svscan"},
+		{"procd", "/sbin/procd"},
 	} {
 		if r.there(known.path) && (len(found) == 0 || found[len(found)-1].Init != known.init) {
 			found = append(found, Found{Init: known.init, Evidence: known.path})

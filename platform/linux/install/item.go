@@ -152,8 +152,10 @@ func (p *Plan) decideOwned(s Step, there *found) (Step, *Refusal) {
 		s.Do = DoUnchanged // ids are left to who packs the tree
 	case there.st.Uid != 0:
 		who := p.root.userName(int(there.st.Uid))
-		return s, &Refusal{Path: s.Path, Problem: "belongs to " + who + ", and the agent will run as " + UserName,
-			Fix: fmt.Sprintf("sudo postern install --uid %d --gid %d   # if it is the agent's of an earlier image; else: sudo ls -la %s", there.st.Uid, there.st.Gid, s.Path)}
+		return s, &Refusal{
+			Path: s.Path, Problem: "belongs to " + who + ", and the agent will run as " + UserName,
+			Fix: fmt.Sprintf("sudo postern install --uid %d --gid %d   # if it is the agent's of an earlier image; else: sudo ls -la %s", there.st.Uid, there.st.Gid, s.Path),
+		}
 	default:
 		names, err := p.root.names(s.Path)
 		if err != nil {

@@ -23,8 +23,10 @@ func (r *root) parent(path string) (node, string, error) {
 // only what we would write.
 func (p *Plan) decideLine(s Step, there *found) (Step, *Refusal) {
 	if there == nil {
-		return s, &Refusal{Path: p.root.outside(s.Path), Problem: "does not exist, and init would start nothing else than what postern wrote there",
-			Fix: "busybox init --help   # write " + p.root.outside(s.Path) + " first, then: sudo postern install"}
+		return s, &Refusal{
+			Path: p.root.outside(s.Path), Problem: "does not exist, and init would start nothing else than what postern wrote there",
+			Fix: "busybox init --help   # write " + p.root.outside(s.Path) + " first, then: sudo postern install",
+		}
 	}
 	if there.kind() != unix.S_IFREG || !trusted(there.st.Uid) {
 		return s, p.foreign(s.Path, there, "want a file of root's")

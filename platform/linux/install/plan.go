@@ -56,8 +56,10 @@ func New(o Options) (*Plan, error) {
 		}
 	}
 	if p.has(PartAgent) && p.root.readOnly(o.To) {
-		return nil, &Refusal{Path: o.To, Problem: "is on a file system that cannot be written",
-			Fix: "sudo postern install --to /usr/local/bin/postern   # or another place that can be written, or put it into the image"}
+		return nil, &Refusal{
+			Path: o.To, Problem: "is on a file system that cannot be written",
+			Fix: "sudo postern install --to /usr/local/bin/postern   # or another place that can be written, or put it into the image",
+		}
 	}
 	items, err := p.items()
 	if err != nil {
