@@ -136,7 +136,7 @@ func (s *structure) read(id uint64, want ...uint16) ([]byte, uint16, error) {
 		}
 		s.seen[i] = true
 	}
-	page := make([]byte, int64(overflow+1)*s.page) //nolint:gosec // below high, inside the file
+	page := make([]byte, int64(overflow+1)*s.page)                   //nolint:gosec // below high, inside the file
 	if _, err := s.from.ReadAt(page, int64(id)*s.page); err != nil { //nolint:gosec // id is below high, inside the file
 		return nil, 0, readError(id, err)
 	}
