@@ -60,8 +60,14 @@ func memoryStory() error {
 		name string
 		do   func() (string, error)
 	}{
-		{"authority", m.startAuthority}, {"agent", m.startAgent}, {"connect", m.connect}, {"token", m.token},
-		{"together", m.together}, {"alone", m.alone}, {"token-offline", m.token}, {"agent-alone", m.figures},
+		{"authority", m.startAuthority},
+		{"agent", m.startAgent},
+		{"connect", m.connect},
+		{"token", m.token},
+		{"together", m.together},
+		{"alone", m.alone},
+		{"token-offline", m.token},
+		{"agent-alone", m.figures},
 	} {
 		got, err := c.do()
 		if err != nil {

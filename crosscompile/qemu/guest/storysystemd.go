@@ -43,8 +43,12 @@ func show(property string) (string, error) {
 func (s *story) notify() (string, error) {
 	var all []string
 	for _, want := range []struct{ property, value string }{
-		{"Type", "notify"}, {"ActiveState", "active"}, {"SubState", "running"}, {"User", "postern"},
-		{"MainPID", strconv.Itoa(agentPID())}, {"WatchdogUSec", "1min"},
+		{"Type", "notify"},
+		{"ActiveState", "active"},
+		{"SubState", "running"},
+		{"User", "postern"},
+		{"MainPID", strconv.Itoa(agentPID())},
+		{"WatchdogUSec", "1min"},
 	} {
 		got, err := show(want.property)
 		if err == nil && got != want.value {
