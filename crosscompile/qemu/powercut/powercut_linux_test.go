@@ -41,7 +41,7 @@ func (r recording) holds(t *testing.T, n int) {
 	s := r.cuts(t, r.choose(n, *seed), Cut{Seed: *seed}, 1)
 	r.report(t, s)
 	if s.Bad > 0 {
-		t.Errorf("%d of %d points lost something; to see one again: -powercut.from %s -powercut.seed %d -powercut.point N", s.Bad, s.Points, r.dir, *seed)
+		t.Errorf("%d of %d points lost something; to see one again, with its point and seed: -powercut.from %s -powercut.point N -powercut.seed S", s.Bad, s.Points, r.dir)
 	}
 }
 
