@@ -34,8 +34,7 @@ type machine struct {
 	noSync  bool     // the planted fault
 }
 
-// stateDir is the state directory in the guest; Question.Dir is the part below
-// the mount point.
+// The first partition in the guest, and the state directory in it.
 const (
 	guestMount = "/state"
 	stateName  = "postern"

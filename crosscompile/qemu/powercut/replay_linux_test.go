@@ -235,8 +235,8 @@ func (s *tally) add(a Answer, late bool, c Cut, q Question) {
 	}
 }
 
-// bound is how long the check of one disk may take; five times as long if
-// that is tried again.
+// bound is how long the check of one disk may take; ten times as long if that
+// is tried again.
 const bound = 5 * time.Second
 
 // one builds the disk and checks it in a process of its own. A check that took
