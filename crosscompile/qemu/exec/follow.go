@@ -33,6 +33,8 @@ func (p *plan) follow(ctx context.Context, vm *qemu.VM, stdout, stderr io.Writer
 	exit, err := vm.Result(ctx)
 	status := exit.RC
 	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		status, err = statusLate, errors.New("interrupted")
 	case ctx.Err() != nil && !errors.Is(err, qemu.ErrCrash):
 		status, err = statusLate, fmt.Errorf("no end within %s", p.deadline)
 	case err != nil:
