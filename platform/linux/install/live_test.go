@@ -18,7 +18,10 @@ func recorder(programs ...string) (Live, *[]string) {
 	var said []string
 	return Live{
 		Running: true, Binary: "/usr/bin/postern", Service: "/etc/service",
-		Run: func(_ context.Context, argv ...string) error { said = append(said, strings.Join(argv, " ")); return nil },
+		Run: func(_ context.Context, argv ...string) error {
+			said = append(said, strings.Join(argv, " "))
+			return nil
+		},
 		Has: func(program string) bool { return slices.Contains(programs, program) },
 	}, &said
 }

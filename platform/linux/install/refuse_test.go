@@ -152,3 +152,26 @@ func TestForeignFileIsNamedWithItsPackage(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// TestOurOwnPathsAreNotFollowedElsewhere: what was ours and is something else
+// now is another's.
+func TestOurOwnPathsAreNotFollowedElsewhere(t *testing.T) {
+	for _, c := range []struct{ path, want string }{{"usr/bin/postern", "is a symbolic link of"}, {"opt/azcmagent/bin/himds", "is a file of"}} {
+		dir := tree(t)
+		must(t, install(options(dir, "systemd")))
+		path := filepath.Join(dir, c.path)
+		must(t, os.Remove(path))
+		if c.path == "usr/bin/postern" {
+			must(t, os.Symlink("/etc/passwd", path))
+		} else {
+			put(t, dir, c.path, "")
+		}
+		before := snapshot(t, dir)
+		o := options(dir, "systemd")
+		o.Binary = []byte("\x7fELF two")
+		if err := install(o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: err = %v", c.path, err)
+		}
+		same(t, "after the refusal", snapshot(t, dir), before)
+	}
+}
