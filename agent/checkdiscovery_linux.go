@@ -24,11 +24,10 @@ func checkMarkers(_ context.Context, f *facts) finding {
 		return skip("postern version", "%v", err)
 	}
 	for _, path := range markers {
-		link := "sudo mkdir -p " + filepath.Dir(path) + " && sudo ln -s " + self + " " + path
 		target, err := filepath.EvalSymlinks(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return warn(link, "%s is missing: some clients find the endpoint by it, the others by the variables of: postern env", path)
+			return warn("sudo postern discovery on", "%s is missing: some clients find the endpoint by it, the others by the variables of: postern env", path)
 		case err != nil:
 			return warn("ls -l "+path, "%v", err)
 		case !readable(target):
