@@ -76,6 +76,25 @@ func TestTornCutKeepsAnySectorsOfAWrite(t *testing.T) {
 	}
 }
 
+func TestTornCutKeepsTheSuperblockWhole(t *testing.T) {
+	l := read(t, write(512, step{at: FSStart / 512, data: fill('a', 8)}))
+	split := 0
+	for seed := range uint64(100) {
+		kept := l.Kept(Cut{Point: 1, Seed: seed, Torn: true})
+		for _, e := range kept {
+			if e.At == FSStart+1024 && e.Length != 1024 || e.At == FSStart+1536 {
+				t.Fatalf("seed %d tears the superblock: %+v", seed, kept)
+			}
+		}
+		if len(kept) > 0 && len(kept) < 7 {
+			split++
+		}
+	}
+	if split == 0 {
+		t.Error("nothing is torn")
+	}
+}
+
 func TestDeafDiskLosesWhatWasFlushed(t *testing.T) {
 	got := outcomes(t, sample(t), Cut{Point: 3, Deaf: 1})
 	if want := []string{"aa..............", "aabb............"}; !slices.Equal(got, want) {
