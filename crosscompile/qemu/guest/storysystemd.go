@@ -102,34 +102,22 @@ func (s *story) journal() (string, error) {
 	return fmt.Sprintf("lines by severity: %v", severities), nil
 }
 
-// connectByCredential connects as the shipped drop-in does: systemd hands the
-// claim to the unit, and no command line has it or its path.
+// connectByCredential puts the claim where the shipped unit for it looks:
+// systemd hands it over, and no command line has it or its path.
 func (s *story) connectByCredential(claim string) error {
-	const file, dir = "/etc/postern/claim", "/etc/systemd/system/postern.service.d"
-	example, err := os.ReadFile("/usr/lib/postern/examples/30-claim.conf")
-	if err != nil {
+	const file, once = "/etc/postern/claim", "postern-connect.service"
+	if err := os.WriteFile(file, []byte(claim), 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(file, []byte(claim), 0o600), os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/30-claim.conf", example, 0o644)); err != nil {
+	if _, err := run([]string{"systemctl", "start", once}, 0); err != nil {
+		words, _ := run([]string{"journalctl", "--no-pager", "--output=cat", "--unit=" + once}, 0)
+		return fmt.Errorf("%w: %s", err, words)
+	}
+	// once more: a device that is connected is left alone
+	if _, err := run([]string{"systemctl", "start", once}, 0); err != nil {
 		return err
 	}
-	if err := commands([][]string{{"systemctl", "daemon-reload"}, {"systemctl", "restart", unit}}, 0); err != nil {
-		return err
-	}
-	if err := wait(patient, func() error {
-		st, err := agentStatus()
-		if err == nil && st.State != "Connected" {
-			err = fmt.Errorf("state %s", st.State)
-		}
-		return err
-	}); err != nil {
-		return err
-	}
-	// once more: a device that is connected starts with the drop-in as well
-	if err := commands([][]string{{"systemctl", "restart", unit}}, 0); err != nil {
-		return err
-	}
-	return errors.Join(os.Remove(file), os.RemoveAll(dir), commands([][]string{{"systemctl", "daemon-reload"}}, 0))
+	return os.Remove(file)
 }
 
 func (s *story) exposure() (string, error) {

@@ -170,7 +170,7 @@ func openrc() system {
 			Stop:   [][]string{{"rc-service", "postern", "stop"}},
 			Start:  [][]string{{"rc-service", "postern", "start"}},
 			Reload: [][]string{{"rc-service", "postern", "reload"}},
-			Log:    []string{"/bin/busybox", "cat", "/run/messages"},
+			Log:    []string{"/bin/busybox", "cat", "/run/messages", "/var/log/postern.log"}, // OpenRC 0.45 knows no logger
 		},
 	}
 }

@@ -123,13 +123,12 @@ func (p *Plan) systemd() ([]item, error) {
 		place{"systemd/sysusers.conf", p.lib("sysusers.d/postern.conf"), 0o644},
 		place{"systemd/tmpfiles.conf", p.lib("tmpfiles.d/postern.conf"), 0o644},
 		place{"systemd/90-postern.preset", p.lib("systemd/system-preset/90-postern.preset"), 0o644},
-		place{"systemd/postern.service.d/30-claim.conf", "/usr/lib/postern/examples/30-claim.conf", 0o644},
 		place{"systemd/postern.service.d/40-addresses.conf", "/usr/lib/postern/examples/40-addresses.conf", 0o644},
 	}
 	if p.etc {
 		list = list[:3]
 	}
-	for _, unit := range []string{"postern-imds.service", "postern-imds.socket", "postern-control.socket", "postern.socket", "postern.service"} {
+	for _, unit := range []string{"postern-connect.service", "postern-imds.service", "postern-imds.socket", "postern-control.socket", "postern.socket", "postern.service"} {
 		list = append(list, place{"systemd/" + unit, units + "/" + unit, 0o644})
 	}
 	enable := func(unit, by string) target {
