@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"postern/agent/config"
 	"postern/agent/control"
@@ -25,6 +26,9 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	if err != nil {
 		return hostFault(err)
 	}
+	if cfg.User == "" {
+		cfg.User = stateAccount(host)
+	}
 	if err := c.becomeUser(host, cfg); err != nil {
 		return err
 	}
@@ -33,6 +37,19 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 		return err
 	}
 	return errors.Join(do(ctx, g), g.close())
+}
+
+// stateAccount is the account that install made, where the state is its own:
+// what root wrote there the agent could not read.
+func stateAccount(host platform.Host) string {
+	info, err := os.Stat(host.Dirs().State)
+	if err != nil || !platformRoot() {
+		return ""
+	}
+	if owner, known := ownerOf(info); !known || owner <= 0 || host.UserName(platform.UIDPeer(uint32(owner))) != "postern" {
+		return ""
+	}
+	return "postern"
 }
 
 // accountHolder is a host on which root can become another account.
