@@ -106,7 +106,7 @@ func keep(t *testing.T, console string) {
 		t.Log(err)
 		return
 	}
-	f, err := os.CreateTemp("", "postern-console-*.log")
+	f, err := os.CreateTemp("", "postern-console-*.log") //nolint:usetesting // it outlives the test
 	if err != nil {
 		t.Log(err)
 		return
