@@ -25,6 +25,9 @@ func machineNeeds() []need {
 		{"mkfs.vfat", "dosfstools"},
 		{"mcopy", "mtools"},
 		{"/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu"},
+		{"/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64"},
+		{"mkimage", "u-boot-tools"},
+		{"fdtput", "device-tree-compiler"},
 		{"/usr/share/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"},
 		{"/usr/share/seabios/bios.bin", "seabios"},
 	}

@@ -106,3 +106,23 @@ func TestIdentityOutlivesSlotSwitchRollbackResetAndCopy(t *testing.T) {
 	m.moves(image, dir, before)
 	m.resets(ca, image, before, updates)
 }
+
+// TestSameImageBootsByUEFI switches and rolls back with the firmware that PCs
+// and server boards have; the attempts are counted in the names of boot entries.
+func TestSameImageBootsByUEFI(t *testing.T) {
+	qemu.Need(t, "full")
+	tools(t, uefi)
+	dir, ca := t.TempDir(), newSite(t)
+	good := testSystem(t, dir)
+	bad := good
+	bad.broken = true
+	updates := []qemu.Disk{updateDisk(t, dir, "good.tar", good), updateDisk(t, dir, "bad.tar", bad), damaged(t, dir, "good.tar")}
+	image := testImage(t, dir, ca.claim("demo-1"))
+	m := board{mac: ours.mac, uefi: true}.start(t, image, ca.port, updates...)
+	m.must("postern", "wait", "--for", "connected", "--timeout", "180s")
+	identity, token := m.identity(), m.token()
+	m.gone("/data/factory/claim")
+	m.switches(identity, token)
+	m.rollsBack(identity, token)
+	m.off()
+}

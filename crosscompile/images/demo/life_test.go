@@ -77,6 +77,7 @@ func (m *machine) rollsBack(identity, token string) {
 		m.t.Error("the bad slot was never booted")
 	}
 	m.keeps("b", identity, token)
+	m.confirmed("b") // the trial is forgotten
 	m.t.Logf("back in slot b at start %d", boots)
 }
 
@@ -123,7 +124,7 @@ func (m *machine) moves(image, dir, identity string) {
 	if !strings.Contains(words, "adopt") && !strings.Contains(words, "reset") {
 		m.t.Errorf("Moved names no cure: %s", words)
 	}
-	thief.must("postern", "adopt", "--hardware-changed", "--yes")
+	thief.must("postern", "adopt", "--hardware-changed")
 	if thief.identity() != identity {
 		m.t.Error("adopt changed the identity")
 	}

@@ -71,8 +71,7 @@ func (b board) start(t *testing.T, image string, authority int, disks ...qemu.Di
 		},
 	}
 	if b.uefi {
-		spec.Firmware, spec.MemMB = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", 512
-		spec.SMBIOSSerial = b.serial
+		spec.Firmware, spec.MemMB = uefi, 512
 	} else {
 		spec.Extra = append(spec.Extra, "-dtb", deviceTree(t, dir, b.serial))
 	}
@@ -108,8 +107,11 @@ func (b board) start(t *testing.T, image string, authority int, disks ...qemu.Di
 // authorityAddress is where the guest finds the authority.
 const authorityAddress = "10.0.2.100:8443"
 
-// uboot is the firmware. The board has other devices with a firmware than without.
-const uboot = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
+// The two firmwares. The board has other devices with a firmware than without.
+const (
+	uboot = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
+	uefi  = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+)
 
 // deviceTree is the board's own, with a serial number.
 func deviceTree(t *testing.T, dir, serial string) string {

@@ -8,6 +8,7 @@
 //	slot show             # which slot runs, which is good, which is on trial
 //	slot pending          # exit 0 when the slot that runs is on trial
 //	slot confirm          # the slot that runs is good from now on
+//	slot forget           # the other slot is not on trial any more
 //	slot update FILE      # writes a system into the other slot and tries it at the next start
 package main
 
@@ -51,11 +52,13 @@ func run(args []string) error {
 		return errNotPending
 	case "confirm":
 		return d.confirm()
+	case "forget":
+		return d.forget()
 	}
 	if len(args) == 2 && args[0] == "update" {
 		return d.update(args[1])
 	}
-	return errors.New("usage: slot show | pending | confirm | update FILE")
+	return errors.New("usage: slot show | pending | confirm | forget | update FILE")
 }
 
 // device is what this program changes.

@@ -37,6 +37,31 @@ func (d *device) confirm() error {
 	})
 }
 
+// forget ends a trial that did not prove itself. Its system stays where it is,
+// and nothing boots it.
+func (d *device) forget() error {
+	if d.running == "" || d.Trial == "" && d.Good == d.running {
+		return nil
+	}
+	if d.onTrial() {
+		return errors.New("the slot that runs is on trial: slot confirm, or restart")
+	}
+	if err := d.withBoot(func() error { return d.removeEntries(slots.Other(d.running)) }); err != nil {
+		return err
+	}
+	return slots.Write(d.record, slots.Record{Good: d.running})
+}
+
+// removeEntries takes a slot from the boot loader of UEFI.
+func (d *device) removeEntries(slot string) error {
+	for _, name := range entries(slot) {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // update writes a system into the slot that does not run, and only when all of
 // it is durable puts that slot on trial.
 func (d *device) update(path string) error {
@@ -54,10 +79,8 @@ func (d *device) update(path string) error {
 		return err
 	}
 	err = d.withBoot(func() error {
-		for _, name := range entries(other) {
-			if err := os.Remove(name); err != nil {
-				return err
-			}
+		if err := d.removeEntries(other); err != nil {
+			return err
 		}
 		return d.unpack(tar.NewReader(f), other)
 	})
