@@ -121,6 +121,7 @@ func newLog(cfg config.Config, w io.Writer) *slog.Logger {
 			}
 			return a
 		}
+		w = journal{w}
 	}
 	if cfg.Log == "json" {
 		return slog.New(slog.NewJSONHandler(w, options))
