@@ -71,12 +71,16 @@ func lowRooms() []string {
 	return []string{"./platform/linux", "./agent/challenge/...", "./agent/endpoint/..."}
 }
 
-// booted is what every change must pass in machines; of the store's trials there are few.
+// storeBasics are the store's tests that begin few processes: the others take
+// minutes in a machine, and are in the tier hardware.
+const storeBasics = "TestST18|TestWhatWasPut|TestGolden|TestIdentitySurvives|TestHealthy|TestTokensSurvive|TestBackupReplaces|TestEach"
+
+// booted is what every change must pass in machines.
 func booted() []step {
 	return []step{
 		buildRunner(),
 		foreign("arm64: platform, challenge, endpoint", "arm64", "", lowRooms()...),
-		foreign("arm64: store", "arm64", "", "./store", "-store.kills=2", "-store.damage=10"),
+		foreign("arm64, pages of 16 KB: store", "arm64", "-kernel arm64-16k", "./store", "-run", storeBasics),
 		inMachines("machines", "short"),
 	}
 }
