@@ -60,6 +60,16 @@ func (t table) nameOf(id int) string {
 	return ""
 }
 
+// hasAccount reports whether the user postern or the group himds is there.
+func (r *root) hasAccount(name string) bool {
+	path := "/etc/passwd"
+	if name == GroupName {
+		path = "/etc/group"
+	}
+	t, err := r.table(path)
+	return err == nil && hasName(t.lines, name)
+}
+
 func (r *root) userName(uid int) string {
 	t, err := r.table("/etc/passwd")
 	if err != nil {
@@ -103,8 +113,7 @@ func (p *Plan) decideAccount(s Step) (Step, *Refusal) {
 	case exists && want >= 0 && id != want:
 		return s, &Refusal{Path: path, Problem: fmt.Sprintf("has %s as number %d, not %d", name, id, want), Fix: "sudo postern install   # without --uid and --gid"}
 	case exists:
-		s.Do, s.Note = DoUnchanged, strings.TrimSuffix(path, "s")[5:]+" number "+strconv.Itoa(id)
-		s.Note = "number " + strconv.Itoa(id)
+		s.Do, s.Note = DoUnchanged, "number "+strconv.Itoa(id)
 	default:
 		if other := t.nameOf(want); want >= 0 && other != "" {
 			return s, &Refusal{Path: path, Problem: fmt.Sprintf("has number %d as %s", want, other), Fix: "sudo postern install   # without --uid and --gid"}

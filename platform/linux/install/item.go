@@ -34,6 +34,7 @@ type item struct {
 	path    string
 	mode    uint32
 	account bool // belongs to the agent's account instead of root
+	mounted bool // over it lies, once it runs, a directory of the agent's
 	content []byte
 	target  string
 	name    string // of an account: "user postern", "group himds"
@@ -100,6 +101,9 @@ func (p *Plan) decide(it item) (Step, *Refusal) {
 	if err != nil {
 		return s, refused(err)
 	}
+	if refusal := p.hides(it); refusal != nil {
+		return s, refusal
+	}
 	switch {
 	case it.kind == Line:
 		return p.decideLine(s, there)
@@ -112,6 +116,24 @@ func (p *Plan) decide(it item) (Step, *Refusal) {
 		return p.decideLink(s, there)
 	}
 	return p.decideFile(s, there)
+}
+
+// hides refuses the alias where it would take the place of another agent's
+// unit: a link in /etc goes before a unit in /usr/lib.
+func (p *Plan) hides(it item) *Refusal {
+	if filepath.Base(it.path) != alias {
+		return nil
+	}
+	for _, path := range []string{"/usr/lib/systemd/system/" + alias, "/lib/systemd/system/" + alias} {
+		there, err := p.root.look(path)
+		if err != nil {
+			return refused(err)
+		}
+		if there != nil {
+			return p.foreign(path, there, "it is another agent's, and "+it.path+" would hide it")
+		}
+	}
+	return nil
 }
 
 func (p *Plan) decideDirectory(s Step, there *found) (Step, *Refusal) {
@@ -128,7 +150,9 @@ func (p *Plan) decideDirectory(s Step, there *found) (Step, *Refusal) {
 		return s, p.foreign(s.Path, there, "want a directory")
 	}
 	if !s.item.account {
-		if err := passable(s.Path, there.st); err != nil {
+		o, known := p.owner()
+		mounted := s.item.mounted && known && int(there.st.Uid) == o.uid
+		if err := passable(s.Path, there.st); err != nil && !mounted {
 			return s, refused(err)
 		}
 		s.Do, s.Mode = DoUnchanged, fmt.Sprintf("%04o", there.st.Mode&0o7777)

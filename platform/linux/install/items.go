@@ -117,6 +117,9 @@ func (p *Plan) lib(sub string) string {
 	return "/usr/lib/" + sub
 }
 
+// alias is the unit by which programs look for an Arc agent.
+const alias = "himdsd.service"
+
 func (p *Plan) systemd() ([]item, error) {
 	units, wants := p.lib("systemd/system"), "/etc/systemd/system"
 	list := []target{
@@ -135,7 +138,7 @@ func (p *Plan) systemd() ([]item, error) {
 		return place{path: wants + "/" + by + "/" + unit}.to(units + "/" + unit)
 	}
 	list = append(list, enable("postern.socket", "sockets.target.wants"), enable("postern-control.socket", "sockets.target.wants"),
-		enable("postern.service", "multi-user.target.wants"), place{path: wants + "/himdsd.service"}.to(units+"/postern.service"))
+		enable("postern.service", "multi-user.target.wants"), place{path: wants + "/" + alias}.to(units+"/postern.service"))
 	return p.files(list...)
 }
 
@@ -222,10 +225,12 @@ func Markers() []string {
 	return []string{"/var/opt/azcmagent/bin/himds", "/opt/azcmagent/bin/himds"}
 }
 
+const mountUnit = "var-opt-azcmagent-tokens.mount"
+
 // tokens is the path that clients compare byte for byte: a link, or the mount
 // unit where containers mount the directory above it.
 func (p *Plan) tokens() ([]item, error) {
-	const path, unit = "/var/opt/azcmagent/tokens", "var-opt-azcmagent-tokens.mount"
+	const path, unit = "/var/opt/azcmagent/tokens", mountUnit
 	if !p.options.Mount {
 		return []item{{part: PartDiscovery, kind: Link, path: path, target: runtimeDir + "/tokens"}}, nil
 	}
@@ -236,7 +241,7 @@ func (p *Plan) tokens() ([]item, error) {
 		place{"systemd/" + unit, p.lib("systemd/system/" + unit), 0o644},
 		place{path: "/etc/systemd/system/multi-user.target.wants/" + unit}.to(p.lib("systemd/system/"+unit)),
 		place{path: "/etc/systemd/system/postern.service.requires/" + unit}.to(p.lib("systemd/system/"+unit)))
-	list = append([]item{{kind: Directory, path: path, mode: 0o755}}, list...)
+	list = append([]item{{kind: Directory, path: path, mode: 0o755, mounted: true}}, list...)
 	for i := range list {
 		list[i].part = PartDiscovery
 	}

@@ -54,6 +54,12 @@ func (r *root) addLine(path, line string) error {
 
 func (r *root) removeLine(path string) error { return r.changeLine(path, "") }
 
+// ourLine reports whether a line under the mark is one that we wrote, of this
+// release or another: who took it away by hand may have left the mark.
+func ourLine(line string) bool {
+	return strings.Contains(line, ":respawn:") && strings.Contains(line, " run --user "+UserName)
+}
+
 func (r *root) changeLine(path, line string) error {
 	t, err := r.table(path)
 	if err != nil {
@@ -68,8 +74,9 @@ func (r *root) changeLine(path, line string) error {
 	var text strings.Builder
 	skip := false
 	for _, l := range t.lines {
-		if skip || l == lineMark {
-			skip = l == lineMark
+		marked := skip
+		skip = l == lineMark
+		if skip || marked && ourLine(l) {
 			continue
 		}
 		text.WriteString(l + "\n")

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Options say what is installed and where.
@@ -44,6 +46,9 @@ type Plan struct {
 // then the error is a *Refusal, or several joined.
 func New(o Options) (*Plan, error) {
 	p := &Plan{options: o, root: &root{dir: filepath.Clean(o.Root), before: o.Before}}
+	if err := p.plainPaths(); err != nil {
+		return nil, err
+	}
 	p.etc = p.root.readOnly("/usr/lib")
 	var err error
 	if p.manifest, p.place, err = p.root.readManifest(); err != nil {
@@ -66,6 +71,26 @@ func New(o Options) (*Plan, error) {
 		return nil, err
 	}
 	return p, p.decideAll(items)
+}
+
+// plainPaths refuses paths that scripts, units and an inittab, in which they
+// stand without quotes, would read as something else.
+func (p *Plan) plainPaths() error {
+	for _, c := range []struct{ path, what, fix string }{
+		{p.options.To, "the program", "sudo postern install --to /usr/local/bin/postern"},
+		{p.options.Service, "the service directory", "sudo postern install --service-dir /etc/service"},
+	} {
+		if c.path == "" || !p.has(PartAgent) {
+			continue
+		}
+		odd := func(r rune) bool {
+			return !strings.ContainsRune("/._+-", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+		}
+		if c.path == "/" || !filepath.IsAbs(c.path) || filepath.Clean(c.path) != c.path || strings.ContainsFunc(c.path, odd) {
+			return &Refusal{Path: strconv.Quote(c.path), Problem: "cannot be the path of " + c.what + ": it starts with / and has letters, digits and . _ + - only", Fix: c.fix}
+		}
+	}
+	return nil
 }
 
 func (p *Plan) has(part string) bool { return slices.Contains(p.options.Parts, part) }

@@ -84,6 +84,9 @@ func (p *Plan) TakeLines(tell func(Step)) error {
 func (p *Plan) take(s Step, account func(name string) error) error {
 	if s.Kind == Account {
 		if account != nil {
+			if !p.root.hasAccount(s.item.name) {
+				return nil // a run was stopped behind it, or somebody was faster
+			}
 			return account(s.item.name)
 		}
 		return p.removeAccount(s.item.name)

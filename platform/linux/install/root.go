@@ -69,6 +69,9 @@ func (r *root) open(path string) (node, error) {
 	for len(rest) > 0 {
 		name := rest[0]
 		rest = rest[1:]
+		if name == "." {
+			continue
+		}
 		if name == ".." {
 			if len(stack) > 1 {
 				stack[len(stack)-1].close()
@@ -112,9 +115,6 @@ func split(path string) []string {
 
 // step opens one name below parent, without following it.
 func step(parent node, name, path string) (node, error) {
-	if name == "." {
-		name = "" // never asked for by us; an odd link may
-	}
 	fd, err := unix.Openat(parent.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return node{}, &fs.PathError{Op: "open", Path: path, Err: err}

@@ -1,0 +1,116 @@
+//go:build linux
+
+package install
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestLinkThroughItsOwnDirectoryIsFollowed: "./x" leads where "x" does.
+func TestLinkThroughItsOwnDirectoryIsFollowed(t *testing.T) {
+	dir := tree(t)
+	must(t, os.MkdirAll(filepath.Join(dir, "var/opt"), 0o755))
+	must(t, os.Symlink("./var/./opt", filepath.Join(dir, "opt")))
+	must(t, install(options(dir, "systemd")))
+	if !strings.Contains(snapshot(t, dir)["/var/opt/azcmagent/bin/himds"], "-> /usr/bin/postern") {
+		t.Error("the marker is not where the link of the tree leads")
+	}
+}
+
+// TestPathsThatAreNoneAreRefused: they go into scripts and units as they are,
+// and the search for their parents has to end.
+func TestPathsThatAreNoneAreRefused(t *testing.T) {
+	for _, bad := range []string{"postern", "./postern", "/usr/../bin/postern", "/usr/bin/", "/opt/my dir/postern", "/opt/a;b", "/opt/$x/postern", "/opt/%n/postern", "/"} {
+		dir := tree(t)
+		before := snapshot(t, dir)
+		o := options(dir, "sysvinit")
+		o.To = bad
+		if err := install(o); err == nil || !strings.Contains(err.Error(), "cannot be the path") {
+			t.Errorf("program at %q: err = %v", bad, err)
+		}
+		o = options(dir, "runit")
+		o.Service = bad
+		if err := install(o); err == nil || !strings.Contains(err.Error(), "cannot be the path") {
+			t.Errorf("services in %q: err = %v", bad, err)
+		}
+		same(t, bad, snapshot(t, dir), before)
+	}
+}
+
+// TestLineOfAnotherUnderOurMarkStays: who takes our line away by hand may leave
+// the comment above it, and init needs what follows.
+func TestLineOfAnotherUnderOurMarkStays(t *testing.T) {
+	const next = "::shutdown:/bin/umount -a -r"
+	for name, change := range map[string]func(o Options) error{
+		"uninstall": func(o Options) error { return uninstall(o, true) },
+		"upgrade":   func(o Options) error { o.To = "/usr/local/bin/postern"; return install(o) },
+	} {
+		dir := tree(t)
+		must(t, install(options(dir, "busybox")))
+		put(t, dir, "etc/inittab", "::sysinit:/etc/rcS\n"+lineMark+"\n"+next+"\n")
+		must(t, change(options(dir, "busybox")))
+		content, err := os.ReadFile(filepath.Join(dir, "etc/inittab"))
+		must(t, err)
+		if !strings.Contains(string(content), next+"\n") {
+			t.Errorf("%s took another's line: %q", name, content)
+		}
+		if lines := strings.Count(string(content), lineMark); lines != map[string]int{"uninstall": 0, "upgrade": 1}[name] {
+			t.Errorf("%s leaves %d marks: %q", name, lines, content)
+		}
+	}
+}
+
+// TestAliasDoesNotHideAnotherAgentsUnit: a link in /etc goes before a unit in
+// /usr/lib, and the vendor's agent would not start again.
+func TestAliasDoesNotHideAnotherAgentsUnit(t *testing.T) {
+	for _, place := range []string{"usr/lib/systemd/system/himdsd.service", "etc/systemd/system/himdsd.service"} {
+		dir := tree(t)
+		put(t, dir, place, "[Unit]\nDescription=the vendor's\n")
+		o := options(dir, "systemd")
+		o.Parts = []string{PartAgent}
+		before := snapshot(t, dir)
+		err := install(o)
+		if err == nil || !strings.Contains(err.Error(), "himdsd.service is a file of") {
+			t.Errorf("beside %s: err = %v", place, err)
+		}
+		same(t, place, snapshot(t, dir), before)
+	}
+}
+
+// TestMountedTokensAreLeftToTheMount: when the agent runs, the directory is its
+// own, on a tmpfs; the next install has nothing to do there.
+func TestMountedTokensAreLeftToTheMount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give directories away")
+	}
+	dir := tree(t)
+	o := options(dir, "systemd")
+	o.Mount = true
+	must(t, install(o))
+	tokens := filepath.Join(dir, "var/opt/azcmagent/tokens")
+	must(t, os.Chown(tokens, 997, 998)) // as the mount has it
+	must(t, os.Chmod(tokens, 0o750))
+	must(t, install(o))
+	must(t, os.Chown(tokens, 1001, 1001))
+	if err := install(o); err == nil || !strings.Contains(err.Error(), "tokens is a directory of uid 1001") {
+		t.Errorf("a stranger's: err = %v", err)
+	}
+}
+
+// TestAccountThatIsGoneIsNoReasonToStop: a run was stopped behind userdel, or
+// somebody was faster.
+func TestAccountThatIsGoneIsNoReasonToStop(t *testing.T) {
+	dir := tree(t)
+	must(t, install(options(dir, "busybox")))
+	put(t, dir, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+	p, err := Remove(options(dir, ""), true, PartAgent, PartDiscovery)
+	must(t, err)
+	var asked []string
+	must(t, p.Take(func(name string) error { asked = append(asked, name); return nil }, func(Step) {}))
+	if got := strings.Join(asked, " "); got != GroupName {
+		t.Errorf("the tool was asked to remove %q, want the group alone", got)
+	}
+}
