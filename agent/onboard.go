@@ -131,6 +131,13 @@ func (g *graph) Reset(ctx context.Context, what string, step func(string)) error
 		return fmt.Errorf("reset: %w", err)
 	}
 	step("tokens are gone")
+	if what != "all" {
+		return nil
+	}
+	if err := revokeWorkloads(g.host, g.workloads); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	step("secrets of workloads are gone")
 	return nil
 }
 

@@ -10,7 +10,7 @@ import (
 
 func (c *cli) resetVerb() *cobra.Command {
 	var cache, enrolment, all, yes bool
-	long, example := manual("Remove local state: the cache (tokens, audit), the enrolment (identity and keys; the authority is not told), or both.",
+	long, example := manual("Remove local state: the cache (tokens, audit), the enrolment (identity and keys; the authority is not told), or both and the secrets of workloads.",
 		[]string{"sudo postern reset --cache", "sudo postern reset --all --yes"}, "0 removed; 1 failed; 2 usage; 7 not permitted")
 	cmd := &cobra.Command{
 		Use: "reset", Short: "Remove local state", Long: long, Example: example,
@@ -34,7 +34,7 @@ func (c *cli) resetVerb() *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&cache, "cache", false, "tokens and audit records")
 	flags.BoolVar(&enrolment, "enrolment", false, "identity and keys: for a copied card or a device that changes hands")
-	flags.BoolVar(&all, "all", false, "both")
+	flags.BoolVar(&all, "all", false, "both, and the secrets of workloads")
 	flags.BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }

@@ -30,13 +30,16 @@ type workloads struct {
 	live    map[string]*endpoint.Workload
 }
 
-const maxWorkloadFile = 64 << 10
+const (
+	workloadFile    = "workloads.json"
+	maxWorkloadFile = 64 << 10
+)
 
 // openWorkloads reads the digests. A workload without one gets a random digest
 // that no secret has, so that nobody is let in before `postern env NAME`.
 func openWorkloads(host platform.Host, names []string, given map[string]store.Secret) (*workloads, error) {
 	w := &workloads{
-		host: host, path: filepath.Join(host.Dirs().State, "workloads.json"),
+		host: host, path: filepath.Join(host.Dirs().State, workloadFile),
 		digests: map[string]string{}, live: map[string]*endpoint.Workload{},
 	}
 	if err := w.load(); err != nil {
@@ -119,6 +122,24 @@ func (w *workloads) secret(name string, rotate bool) (store.Secret, error) {
 	w.digests = next
 	one.Rotate(digest)
 	return secret, nil
+}
+
+// revokeWorkloads makes every secret worthless, those of former owners too. It needs
+// no configuration: without an agent there is only the file.
+func revokeWorkloads(host platform.Host, w *workloads) error {
+	if err := os.Remove(filepath.Join(host.Dirs().State, workloadFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the secrets of workloads are still good: %w", err)
+	}
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.digests = map[string]string{}
+	for _, one := range w.live {
+		one.Revoke(unmatched())
+	}
+	return nil
 }
 
 // Workload implements control.Agent.

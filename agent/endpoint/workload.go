@@ -63,6 +63,14 @@ func (w *Workload) Rotate(digest [sha256.Size]byte) {
 	w.former, w.current, w.until = w.current, digest, time.Now().Add(oldSecretLife)
 }
 
+// Revoke lets nobody in until the next Rotate: neither by the secret nor by the
+// one before. digest is one that no secret has.
+func (w *Workload) Revoke(digest [sha256.Size]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.current, w.until = digest, time.Time{}
+}
+
 // holds reports whether secret is the workload's, in constant time.
 func (w *Workload) holds(secret string) bool {
 	digest := sha256.Sum256([]byte(secret))

@@ -141,6 +141,20 @@ func TestRotatedSecretWorksForAnother10Minutes(t *testing.T) {
 	})
 }
 
+func TestRevokedSecretsOpenNothing(t *testing.T) {
+	digest := func(s string) [32]byte { return Digest(store.NewSecret(s)) }
+	w := NewWorkload("web", digest("one"))
+	w.Rotate(digest("two"))
+	w.Revoke([32]byte{1})
+	if w.holds("one") || w.holds("two") || w.holds("") {
+		t.Error("a revoked secret lets somebody in")
+	}
+	w.Rotate(digest("three"))
+	if w.holds("one") || w.holds("two") || !w.holds("three") {
+		t.Error("after a revocation only the new secret is good")
+	}
+}
+
 func TestOnlyTheTokenPathExistsForWorkloads(t *testing.T) {
 	r := newRig(t, AppService)
 	for _, path := range []string{pathToken, "/metadata/instance?api-version=2021-02-01", "/metadata/versions", "/metadata/identity/info?api-version=2021-02-01", "/msi", "/msi/token/x"} {
