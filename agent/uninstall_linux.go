@@ -46,7 +46,7 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 		return control.NewFault(control.ExitFailed, "still-enrolled", "sudo postern disconnect   # or only here: sudo postern uninstall --purge --yes",
 			"uninstall: nothing was changed: this device is still enrolled, and its record at the authority would stay")
 	}
-	live := install.Live{Init: m.Init, Running: f.root == "/" && initFound{install.Detect("/")}.runs(m.Init), Service: m.Service, Binary: m.Binary}
+	live := install.Live{Init: m.Init, Running: f.root == "/" && initFound{install.Detect("/")}.runs(m.Init), Service: m.Service, Binary: m.Binary, Mounted: m.Mounted()}
 	if f.dryRun {
 		p.Later(append(live.Stop(), live.Forget()...))
 		return c.showPlan(p, f, m.Init, "")

@@ -5,6 +5,7 @@ package install
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -97,6 +98,46 @@ func TestMountedTokensAreLeftToTheMount(t *testing.T) {
 	must(t, os.Chown(tokens, 1001, 1001))
 	if err := install(o); err == nil || !strings.Contains(err.Error(), "tokens is a directory of uid 1001") {
 		t.Errorf("a stranger's: err = %v", err)
+	}
+}
+
+// TestUninstallTakesTheMountAway: a mounted directory cannot be removed.
+func TestUninstallTakesTheMountAway(t *testing.T) {
+	for _, mounted := range []bool{false, true} {
+		dir := tree(t)
+		o := options(dir, "systemd")
+		o.Mount = mounted
+		must(t, install(o))
+		m, err := Installed(dir)
+		must(t, err)
+		l, _ := recorder()
+		l.Init, l.Mounted = m.Init, m.Mounted()
+		if stop := l.Stop(); slices.Contains(stop[0], mountUnit) != mounted {
+			t.Errorf("mounted %v: %v", mounted, stop)
+		}
+	}
+}
+
+// TestSystemsProgramsGoBeforeThoseOfPATH: su leaves PATH as the user had it.
+func TestSystemsProgramsGoBeforeThoseOfPATH(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"sh", "postern-only-here"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755))
+	}
+	t.Setenv("PATH", dir)
+	if path, err := find("sh"); err != nil || strings.HasPrefix(path, dir) {
+		t.Errorf("sh is %s, %v", path, err)
+	}
+	if path, err := find("postern-only-here"); err != nil || !strings.HasPrefix(path, dir) {
+		t.Errorf("a program of PATH alone is %s, %v", path, err)
+	}
+	l := Live{}
+	if !l.has("sh") || l.has("postern-nowhere") {
+		t.Error("has does not look where run does")
+	}
+	must(t, l.run(t.Context(), "sh", "-c", `case $PATH in /usr/sbin:*) ls / >&2;; *) exit 1;; esac`))
+	if err := l.run(t.Context(), "postern-nowhere"); err == nil {
+		t.Error("a program that is not there was run")
 	}
 }
 

@@ -23,6 +23,7 @@ type Live struct {
 	Running bool   // it runs here: otherwise nothing is started
 	Service string // directory that runit or s6 watches
 	Binary  string // the program as installed
+	Mounted bool   // a tmpfs lies on the token directory
 
 	// Run runs a command; nil runs it for real. Has reports whether the
 	// program exists; nil looks in PATH. For tests.
@@ -34,7 +35,12 @@ func (l Live) run(ctx context.Context, argv ...string) error {
 	if l.Run != nil {
 		return l.Run(ctx, argv...)
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	program, err := find(argv[0])
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, argv[1:]...)
+	cmd.Env = append(os.Environ(), "PATH="+strings.Join(systemPath(), ":")+":"+os.Getenv("PATH"))
 	words, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(words))
@@ -46,8 +52,25 @@ func (l Live) has(program string) bool {
 	if l.Has != nil {
 		return l.Has(program)
 	}
-	_, err := exec.LookPath(program)
+	_, err := find(program)
 	return err == nil
+}
+
+// systemPath is where programs of the system are. PATH comes after it: su
+// leaves it as the user had it, without /usr/sbin and with what the user likes.
+func systemPath() []string {
+	return []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"}
+}
+
+func find(program string) (string, error) {
+	if !strings.Contains(program, "/") {
+		for _, dir := range systemPath() {
+			if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+				return path, nil
+			}
+		}
+	}
+	return exec.LookPath(program)
 }
 
 // ErrNoTool means that the system has no program that makes accounts.
@@ -180,7 +203,11 @@ func (l Live) Stop() [][]string {
 	}
 	switch l.Init {
 	case "systemd":
-		return [][]string{append([]string{"systemctl", "stop"}, units()...)}
+		list := append([]string{"systemctl", "stop"}, units()...)
+		if l.Mounted {
+			list = append(list, mountUnit)
+		}
+		return [][]string{list}
 	case "openrc":
 		return [][]string{{"rc-service", "postern", "stop"}}
 	case "sysvinit":
