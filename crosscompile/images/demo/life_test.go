@@ -139,11 +139,14 @@ func (m *machine) resets(ca *site, image, identity string, updates []qemu.Disk) 
 	if d.identity() != identity {
 		m.t.Error("the original has another identity since it was copied")
 	}
+	key := d.must("/bin/busybox", "sha256sum", "/data/postern/kek")
 	d.must("postern", "reset", "--all", "--yes")
 	if s := d.status(); s.State != "Unenrolled" {
 		m.t.Errorf("after a reset the device is %s, want Unenrolled", s.State)
 	}
-	d.gone("/data/postern/kek")
+	if d.try("/bin/busybox", "sha256sum", "/data/postern/kek").Out == key+"\n" {
+		m.t.Error("a reset left the key that the databases were sealed with")
+	}
 	d.off()
 	if err := putClaim(m.t.Context(), image, ca.claim("demo-2")); err != nil {
 		m.t.Fatal(err)
