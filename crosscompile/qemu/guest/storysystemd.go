@@ -18,8 +18,8 @@ const (
 	unit    = "postern.service"
 	dropIns = "/run/systemd/system/postern.service.d"
 	// leastExposure is what `systemd-analyze security` of systemd 252 gives the
-	// shipped unit; it may fall and must not grow.
-	leastExposure = 1.8
+	// shipped unit where it runs (1.8 with --offline); it may fall and must not grow.
+	leastExposure = 1.6
 )
 
 // systemd is what only systemd promises.
