@@ -21,7 +21,7 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	if r.Again {
 		verb = "reconnect"
 	}
-	if err := g.mayConnect(verb); err != nil {
+	if err := g.mayConnect(verb, store.NewSecret(r.Claim)); err != nil {
 		return err
 	}
 	claim, err := stepca.ParseClaim(store.NewSecret(r.Claim))
@@ -58,13 +58,34 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 }
 
 // mayConnect refuses before anything is asked of the authority.
-func (g *graph) mayConnect(verb string) error {
-	if _, enrolled := g.device.Enrolment(); verb == "connect" && enrolled {
-		system, _ := g.device.System()
-		return control.NewFault(control.ExitFailed, "already-connected", "postern status   # to begin anew: sudo postern disconnect",
-			"connect: this device is already connected, as %s (%s)", system.Identity.Name, system.Identity.ClientID)
+func (g *graph) mayConnect(verb string, claim store.Secret) error {
+	_, enrolled := g.device.Enrolment()
+	if verb != "connect" || !enrolled {
+		return nil
 	}
-	return nil
+	system, _ := g.device.System()
+	if !g.connectedBy(claim, system) {
+		return control.NewFault(control.ExitFailed, "connected-otherwise", first(system.Fix, "postern status   # to begin anew: sudo postern disconnect"),
+			"connect: this device is already connected, as %s (%s, %s), and not by this claim", system.Identity.Name, system.Identity.ClientID, system.State)
+	}
+	return control.NewFault(control.ExitFailed, "already-connected", "postern status   # to begin anew: sudo postern disconnect",
+		"connect: this device is already connected, as %s (%s)", system.Identity.Name, system.Identity.ClientID)
+}
+
+// connectedBy reports whether claim can be the one that was traded for the
+// identity: it names the certificate's subject, and the identity needs no other.
+func (g *graph) connectedBy(claim store.Secret, system credential.Standing) bool {
+	switch system.State {
+	case lifecycle.Connected, lifecycle.Offline, lifecycle.ClockUntrusted:
+	default:
+		return false // a claim is what it waits for
+	}
+	h, held := g.device.Holder(system.Identity.ClientID)
+	if !held || h.Current() == nil {
+		return false
+	}
+	c, err := stepca.ParseClaim(claim)
+	return err == nil && c.Subject == h.Current().Leaf().Subject.CommonName
 }
 
 // Disconnect implements control.Agent.
