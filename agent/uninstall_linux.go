@@ -46,9 +46,9 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 		return control.NewFault(control.ExitFailed, "still-enrolled", "sudo postern disconnect   # or only here: sudo postern uninstall --purge --yes",
 			"uninstall: nothing was changed: this device is still enrolled, and its record at the authority would stay")
 	}
-	live := install.Live{Init: m.Init, Running: f.root == "/" && initFound{install.Detect("/")}.runs(m.Init), Service: m.Service, Binary: m.Binary, Mounted: m.Mounted()}
+	live := install.Live{Init: m.Init, Running: f.root == "/" && initFound{install.Detect("/")}.runs(m.Init), Service: m.Service, Binary: m.Binary}
 	if f.dryRun {
-		p.Later(append(live.Stop(), live.Forget()...))
+		p.Later(append(live.Stop(p), live.Forget()...))
 		return c.showPlan(p, f, m.Init, "")
 	}
 	if err := needRoot("uninstall", f.root); err != nil {
@@ -70,7 +70,7 @@ func (c *cli) takeAway(ctx context.Context, p *install.Plan, live install.Live, 
 	if root == "/" {
 		account = func(name string) error { return live.RemoveAccount(ctx, name) }
 	}
-	if err := live.Do(ctx, live.Stop(), c.tellStep); err != nil {
+	if err := live.Do(ctx, live.Stop(p), c.tellStep); err != nil {
 		return err
 	}
 	if live.Running && strings.HasPrefix(live.Init, "inittab") || live.Init == "busybox" && live.Running {

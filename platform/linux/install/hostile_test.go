@@ -108,12 +108,36 @@ func TestUninstallTakesTheMountAway(t *testing.T) {
 		o := options(dir, "systemd")
 		o.Mount = mounted
 		must(t, install(o))
+		p, err := Remove(options(dir, ""), false, PartAgent, PartDiscovery)
+		must(t, err)
+		l, _ := recorder()
+		l.Init = "systemd"
+		stop := l.Stop(p)
+		if slices.Contains(stop[len(stop)-1], mountUnit) != mounted {
+			t.Errorf("mounted %v: %v", mounted, stop)
+		}
+	}
+}
+
+// TestWhatIsGoneIsNotStopped: after an uninstall that a power cut stopped, the
+// init system knows no service of ours, and its tools would fail for ever.
+func TestWhatIsGoneIsNotStopped(t *testing.T) {
+	for _, init := range Inits() {
+		dir := tree(t)
+		o := options(dir, init)
+		must(t, install(o))
 		m, err := Installed(dir)
 		must(t, err)
 		l, _ := recorder()
-		l.Init, l.Mounted = m.Init, m.Mounted()
-		if stop := l.Stop(); slices.Contains(stop[0], mountUnit) != mounted {
-			t.Errorf("mounted %v: %v", mounted, stop)
+		l.Init, l.Service = init, m.Service
+		p, err := Remove(o, false, PartAgent, PartDiscovery)
+		must(t, err)
+		if inittab := init == "inittab" || init == "busybox"; len(l.Stop(p)) == 0 && !inittab {
+			t.Errorf("%s: nothing stops the agent", init)
+		}
+		must(t, p.Take(nil, func(Step) {}))
+		if stop := l.Stop(p); len(stop) > 0 {
+			t.Errorf("%s: %v, and nothing is there", init, stop)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +24,6 @@ type Live struct {
 	Running bool   // it runs here: otherwise nothing is started
 	Service string // directory that runit or s6 watches
 	Binary  string // the program as installed
-	Mounted bool   // a tmpfs lies on the token directory
 
 	// Run runs a command; nil runs it for real. Has reports whether the
 	// program exists; nil looks in PATH. For tests.
@@ -129,10 +129,19 @@ func (l Live) RemoveAccount(ctx context.Context, name string) error {
 	return fmt.Errorf("there is neither %s here", strings.Join(tools, " nor "))
 }
 
-// Units are all units of ours, in the order in which they are stopped: a
-// request on a socket would start the service again.
-func units() []string {
-	return []string{"postern.socket", "postern-control.socket", "postern-imds.socket", "postern-imds.service", "postern.service"}
+// units are all units of ours that are there, in the order in which they are
+// stopped: what wants the service, or a request on a socket, would start it
+// again. One that is gone, since a run was stopped, makes systemctl fail.
+func (p *Plan) units() []string {
+	list := []string{"postern-connect.service", "postern.socket", "postern-control.socket", "postern-imds.socket", "postern-imds.service", "postern.service", mountUnit}
+	return slices.DeleteFunc(list, func(unit string) bool {
+		return !p.root.there("/usr/lib/systemd/system/"+unit) && !p.root.there("/etc/systemd/system/"+unit)
+	})
+}
+
+// optional are the units that an operator may have enabled.
+func optional(unit string) bool {
+	return unit == "postern-connect.service" || unit == "postern-imds.socket"
 }
 
 // Start lists the commands that make the init system start the agent, or
@@ -196,28 +205,40 @@ func (l Live) reread() []string {
 	return []string{"kill", "-HUP", "1"}
 }
 
-// Stop lists the commands that stop the agent, before its files go.
-func (l Live) Stop() [][]string {
+// Stop lists the commands that stop the agent before p takes its files away;
+// none where the file that the init system needs for it is gone already.
+func (l Live) Stop(p *Plan) [][]string {
 	if !l.Running {
 		return nil
 	}
+	needs, command := "", []string(nil)
 	switch l.Init {
 	case "systemd":
-		list := append([]string{"systemctl", "stop"}, units()...)
-		if l.Mounted {
-			list = append(list, mountUnit)
-		}
-		return [][]string{list}
+		return stopSystemd(p.units())
 	case "openrc":
-		return [][]string{{"rc-service", "postern", "stop"}}
+		needs, command = "/etc/init.d/postern", []string{"rc-service", "postern", "stop"}
 	case "sysvinit":
-		return [][]string{{"/etc/init.d/postern", "stop"}}
+		needs, command = "/etc/init.d/postern", []string{"/etc/init.d/postern", "stop"}
 	case "runit":
-		return [][]string{{"sv", "down", "/etc/sv/postern"}}
+		needs, command = l.Service+"/postern", []string{"sv", "down", "/etc/sv/postern"}
 	case "s6":
-		return [][]string{{"s6-svc", "-wD", "-d", "-T", "10000", l.Service + "/postern"}}
+		needs, command = l.Service+"/postern", []string{"s6-svc", "-wD", "-d", "-T", "10000", l.Service + "/postern"}
 	}
-	return nil
+	if command == nil || !p.root.there(needs) {
+		return nil
+	}
+	return [][]string{command}
+}
+
+func stopSystemd(units []string) [][]string {
+	var list [][]string
+	if enabled := slices.DeleteFunc(slices.Clone(units), func(unit string) bool { return !optional(unit) }); len(enabled) > 0 {
+		list = append(list, append([]string{"systemctl", "disable"}, enabled...))
+	}
+	if len(units) > 0 {
+		list = append(list, append([]string{"systemctl", "stop"}, units...))
+	}
+	return list
 }
 
 // Forget lists the commands that make the init system see that the files are

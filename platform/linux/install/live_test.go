@@ -97,7 +97,7 @@ func TestNothingIsStartedWhereTheInitDoesNotRun(t *testing.T) {
 	p, err := New(options(dir, "systemd"))
 	must(t, err)
 	l := Live{Init: "systemd"}
-	if len(l.Start(p)) > 0 || len(l.Stop()) > 0 || len(l.Forget()) > 0 {
+	if len(l.Start(p)) > 0 || len(l.Stop(p)) > 0 || len(l.Forget()) > 0 {
 		t.Error("commands for an init system that does not run")
 	}
 }
@@ -105,10 +105,18 @@ func TestNothingIsStartedWhereTheInitDoesNotRun(t *testing.T) {
 // TestStoppingTakesAllUnits: the next request on a socket would start the
 // service again.
 func TestStoppingTakesAllUnits(t *testing.T) {
+	dir := tree(t)
+	must(t, install(options(dir, "systemd")))
+	p, err := Remove(options(dir, ""), false, PartAgent, PartDiscovery)
+	must(t, err)
 	l, said := recorder()
 	l.Init = "systemd"
-	must(t, l.Do(t.Context(), l.Stop(), func(Step) {}))
-	if want := "systemctl stop postern.socket postern-control.socket postern-imds.socket postern-imds.service postern.service"; len(*said) != 1 || (*said)[0] != want {
+	must(t, l.Do(t.Context(), l.Stop(p), func(Step) {}))
+	want := []string{
+		"systemctl disable postern-connect.service postern-imds.socket",
+		"systemctl stop postern-connect.service postern.socket postern-control.socket postern-imds.socket postern-imds.service postern.service",
+	}
+	if !slices.Equal(*said, want) {
 		t.Errorf("stop: %q", *said)
 	}
 }
