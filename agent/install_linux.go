@@ -114,13 +114,27 @@ func (c *cli) portIsOurs(f installFlags) error {
 	}
 	for _, address := range cfg.Arc.Listen {
 		owner := host.PortOwner(address)
-		if owner == "" || strings.Contains(owner, "(postern)") || strings.Contains(owner, "(systemd)") || strings.Contains(owner, "("+install.UserName+")") {
+		if owner == "" || portOfOurs(owner) {
 			continue
 		}
 		return control.NewFault(control.ExitFailed, "port-owner", "sudo ss -ltnp   # stop that program, or: sudo postern install --discovery off",
 			"install: nothing was changed: %s belongs to %s", address, owner)
 	}
 	return nil
+}
+
+// portOfOurs reports whether the owner of a port, "uid 997 (postern), pid 12
+// (postern)", is the agent's account, or the agent or systemd as root. The name
+// of a process alone says nothing: everybody chooses that of his own.
+func portOfOurs(owner string) bool {
+	account, process, _ := strings.Cut(owner, ", ")
+	switch {
+	case strings.HasSuffix(account, " ("+install.UserName+")"):
+		return true
+	case account == "uid 0" || account == "uid 0 (root)":
+		return strings.HasSuffix(process, "(postern)") || strings.HasSuffix(process, "(systemd)")
+	}
+	return false
 }
 
 // installOptions turns the flags into what the room wants.
