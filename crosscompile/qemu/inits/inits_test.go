@@ -175,7 +175,7 @@ func TestBrokenInitFileFailsTheStory(t *testing.T) {
 		spoil                change
 	}{
 		{"no line in the inittab", "short", "busybox", "start", edit("etc/inittab", "::respawn:/usr/bin/postern", "# nothing")},
-		{"an agent that stays root", "full", "busybox", "process", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
+		{"an agent that stays root", "full", "busybox", "start", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
 		{"a wrong ExecStart", "full", "systemd", "start", edit("usr/lib/systemd/system/postern.service", "ExecStart=", "ExecStart=/usr/bin/posterm run")},
 		{"a line that does not respawn", "full", "busybox", "killed", edit("etc/inittab", "::respawn:/usr/bin/postern", "::once:/usr/bin/postern run --user postern:himds")},
 	} {
