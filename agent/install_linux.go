@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -205,14 +204,7 @@ func programToInstall(path string) ([]byte, error) {
 // arcAddress is where clients shall look, by the configuration of the system
 // in the tree.
 func (c *cli) arcAddress(root string) (string, error) {
-	in := *c
-	if path := filepath.Join(root, defaultHost.Config); root != "/" && c.config == "" {
-		if missingFile(path) {
-			return "localhost:40342", nil
-		}
-		in.config = path
-	}
-	cfg, err := in.loadConfig()
+	cfg, err := c.configIn(root)
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"strings"
@@ -89,10 +90,14 @@ func (c *cli) configIn(root string) (config.Config, error) {
 	}
 	in := *c
 	if c.config == "" {
-		in.config = filepath.Join(root, defaultHost.Config)
-		if missingFile(in.config) {
+		path, err := install.Locate(root, defaultHost.Config)
+		if errors.Is(err, fs.ErrNotExist) {
 			return config.Config{}, nil
 		}
+		if err != nil {
+			return config.Config{}, installFault("config", err)
+		}
+		in.config = path
 	}
 	return in.loadConfig()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +40,8 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 		c.say("nothing was installed by postern install; a package is removed by the tool that brought it")
 		return p.Take(nil, c.tellStep) // tidies up after a run that was stopped
 	}
-	enrolled := !missingFile(filepath.Join(f.root, defaultHost.State, "identity.json"))
+	state := c.stateIn(f.root)
+	enrolled := install.Enrolled(f.root, state)
 	if enrolled && purge && !yes {
 		return control.NewFault(control.ExitFailed, "still-enrolled", "sudo postern disconnect   # or only here: sudo postern uninstall --purge --yes",
 			"uninstall: nothing was changed: this device is still enrolled, and its record at the authority would stay")
@@ -58,10 +58,19 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 		return control.NewFault(control.ExitFailed, "uninstall", again()+"   # completes what was begun", "%w", err)
 	}
 	next := ""
-	if enrolled && !purge {
-		next = "the identity is kept in " + defaultHost.State + "; the authority still knows this device (sudo postern disconnect would have told it)"
+	if enrolled && (!purge || state != defaultHost.State) {
+		next = "the identity is kept in " + state + "; the authority still knows this device (sudo postern disconnect would have told it)"
 	}
 	return c.showPlan(p, f, m.Init, next)
+}
+
+// stateIn is the state directory of the system in the tree. A configuration
+// that cannot be read keeps nobody from uninstalling.
+func (c *cli) stateIn(root string) string {
+	if cfg, err := c.configIn(root); err == nil && cfg.StateDir != "" {
+		return cfg.StateDir
+	}
+	return defaultHost.State
 }
 
 // takeAway stops the agent, removes the files and makes init forget them.

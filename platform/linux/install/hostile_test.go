@@ -3,6 +3,8 @@
 package install
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,5 +179,31 @@ func TestAccountThatIsGoneIsNoReasonToStop(t *testing.T) {
 	must(t, p.Take(func(name string) error { asked = append(asked, name); return nil }, func(Step) {}))
 	if got := strings.Join(asked, " "); got != GroupName {
 		t.Errorf("the tool was asked to remove %q, want the group alone", got)
+	}
+}
+
+// TestLocateStaysInTheTree: what an image's links lead to on this system is not
+// the image's.
+func TestLocateStaysInTheTree(t *testing.T) {
+	dir := tree(t)
+	put(t, dir, "data/x/file", "of the tree")
+	for link, target := range map[string]string{
+		"absolute": "/data/x/file", "up": "../../../../../../data/x/file", "folder": "/data/x", "round": "round", "host": "/proc/self/status", "odd": "folder/../x/file",
+	} {
+		must(t, os.Symlink(target, filepath.Join(dir, link)))
+	}
+	for _, path := range []string{"/data/x/file", "/absolute", "/up", "/folder/file", "/folder/../x/file", "/odd"} {
+		at, err := Locate(dir, path)
+		if err != nil || at != filepath.Join(dir, "data/x/file") {
+			t.Errorf("%s is at %q, %v", path, at, err)
+		}
+	}
+	for _, path := range []string{"/round", "/none/file"} {
+		if at, err := Locate(dir, path); err == nil {
+			t.Errorf("%s is at %q", path, at)
+		}
+	}
+	if at, err := Locate(dir, "/host"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("/host is at %q, %v: not in the tree", at, err)
 	}
 }
