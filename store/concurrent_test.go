@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,6 +69,8 @@ func TestReadersAndWritersAndChecksTogether(t *testing.T) {
 	}
 }
 
+var budgetDays = flag.Int("store.days", 90, "days of TestNinetyDays…")
+
 // 90 days of hourly rounds in a bubble: the files work there, and what they
 // cost in flash stays inside the promise of 5 MB a day at 10 resources.
 func TestNinetyDaysOfHourlyRoundsStayInsideTheFlashBudget(t *testing.T) {
@@ -75,7 +78,7 @@ func TestNinetyDaysOfHourlyRoundsStayInsideTheFlashBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := value(OpenCache(context.Background(), dir, Options{}))(t)
 		most, seq := int64(0), uint64(0)
-		for range 90 {
+		for range *budgetDays {
 			before := c.Health().Written
 			for range 24 {
 				time.Sleep(time.Hour)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 )
+
+var failEvery = flag.Int("store.every", share, "TestST10…: fail every n-th call, not each")
 
 // linuxRoles are the other processes of the tests that need Linux.
 func linuxRoles() map[string]func([]string) error {
@@ -116,7 +119,7 @@ func TestST10_AnyFailedSystemCallLosesNothingAndHeals(t *testing.T) {
 	} {
 		t.Run(c.call+" "+c.fault, func(t *testing.T) {
 			hit, failed := 0, 0
-			for turn := 1; turn <= c.turns; turn += share {
+			for turn := 1; turn <= c.turns; turn += *failEvery {
 				dir := scratch(t)
 				out := filepath.Join(t.TempDir(), "trace")
 				args := []string{

@@ -13,7 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
+
+// patience is how long the processes of a step that is ended have to tidy up.
+const patience = 10 * time.Second
 
 // count is what a run adds up. A package that does not build or that dies
 // counts as a failure of its own.
@@ -25,6 +29,7 @@ func (s step) command(ctx context.Context, args []string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	together(cmd)
 	cmd.Dir = filepath.Join(root, s.dir)
 	cmd.Env = append(os.Environ(), s.env...)
 	return cmd, nil
@@ -38,7 +43,24 @@ func projectRoot() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// do runs the step within its limit. A step that takes longer is a failure, and
+// the next one has its turn.
 func (s step) do(ctx context.Context, out io.Writer, verbose bool, total *count) error {
+	if s.limit == 0 {
+		return s.once(ctx, out, verbose, total)
+	}
+	limited, cancel := context.WithTimeout(ctx, s.limit)
+	defer cancel()
+	err := s.once(limited, out, verbose, total)
+	if ctx.Err() == nil && limited.Err() != nil {
+		total.failed++
+		_, _ = fmt.Fprintf(out, "--- FAIL step %s: no end within %s\n", s.name, s.limit)
+		return nil
+	}
+	return err
+}
+
+func (s step) once(ctx context.Context, out io.Writer, verbose bool, total *count) error {
 	if s.run != nil {
 		return s.doCommand(ctx)
 	}
@@ -114,7 +136,12 @@ func (s step) doTests(ctx context.Context, out io.Writer, verbose bool, total *c
 		return err
 	}
 	before := *total
+	deaf := context.AfterFunc(ctx, func() { // what outlives the end may hold the pipe
+		<-time.After(2 * patience)
+		_ = lines.Close()
+	})
 	watch(lines, out, verbose, total)
+	deaf()
 	err = cmd.Wait()
 	if err != nil && total.failed == before.failed {
 		return fmt.Errorf("go test: %w\n%s", err, stderr.String())

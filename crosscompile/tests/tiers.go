@@ -27,6 +27,9 @@ type step struct {
 	// only and except choose among the packages that "./..." at the end of test
 	// names, by the beginning of their paths
 	only, except []string
+	// limit ends the step, counts it as a failure and lets the next one run; 0 leaves
+	// it to the tier
+	limit time.Duration
 	// silent means that the command must print nothing: gofmt -l
 	silent bool
 }
@@ -40,9 +43,10 @@ func tiers() []tier {
 			name: "short", what: "everything that a change must pass: checks, all rooms, real clients, machines; what CI runs (at most 75 min)",
 			limit: 75 * time.Minute, packages: slices.Concat(basics(), machineNeeds(), emulators()), steps: slices.Concat(checks(), []step{
 				rooms(),
-				{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}},
-				goTest("real clients", "agent/interop", "-timeout", "20m", "./..."),
-			}, []step{emulated("short")}, booted()),
+				{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}, limit: 2 * time.Minute},
+				{name: "real clients", dir: "agent/interop", test: []string{"-timeout", "8m", "./..."}, limit: 9 * time.Minute},
+				emulated("short", 7*time.Minute),
+			}, booted()),
 		},
 		{
 			name: "lint", what: "golangci-lint, built from crosscompile/tools (at most 30 min)", limit: 30 * time.Minute,
@@ -89,17 +93,17 @@ func tiers() []tier {
 // checks are what every change must pass before it is tested.
 func checks() []step {
 	return []step{
-		{name: "gofmt", run: []string{"gofmt", "-l", "agent", "platform", "store", "crosscompile"}, silent: true},
-		{name: "vet linux", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=linux"}},
-		{name: "vet linux/arm64", run: []string{"go", "vet", "./platform/...", "./agent/..."}, env: []string{"GOOS=linux", "GOARCH=arm64"}},
-		{name: "vet windows", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=windows"}},
+		{name: "gofmt", run: []string{"gofmt", "-l", "agent", "platform", "store", "crosscompile"}, silent: true, limit: time.Minute},
+		{name: "vet linux", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=linux"}, limit: 2 * time.Minute},
+		{name: "vet linux/arm64", run: []string{"go", "vet", "./platform/...", "./agent/..."}, env: []string{"GOOS=linux", "GOARCH=arm64"}, limit: 2 * time.Minute},
+		{name: "vet windows", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=windows"}, limit: 2 * time.Minute},
 	}
 }
 
 // rooms tests everything without cgo, as it is released: with it some calls
 // that harden a process are not to be had.
 func rooms() step {
-	return step{name: "rooms", test: []string{"-timeout", "40m", "./..."}, env: []string{"CGO_ENABLED=0"}, except: []string{machines, pictures}}
+	return step{name: "rooms", test: []string{"-timeout", "17m", "./..."}, env: []string{"CGO_ENABLED=0"}, except: []string{machines, pictures}, limit: 19 * time.Minute}
 }
 
 func find(name string) (tier, bool) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPackagesAreCheckedByProgramOrPath(t *testing.T) {
@@ -34,7 +35,7 @@ func TestMachinesAreBootedByTheirOwnStepAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boots, err := inMachines("machines", "short").chosen(t.Context())
+	boots, err := inMachines("machines", "short", time.Minute).chosen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,5 +59,52 @@ func TestEveryTierIsBounded(t *testing.T) {
 			t.Errorf("tier %q has limit %s and words %q, or stands there twice", tier.name, tier.limit, tier.what)
 		}
 		seen[tier.name] = true
+	}
+}
+
+// TestStepsCannotEatTheirTier: a step that hangs must leave time for all others,
+// also where machines are slow.
+func TestStepsCannotEatTheirTier(t *testing.T) {
+	for _, name := range []string{"short", "boot", "hardware", "emulated"} {
+		tier, ok := find(name)
+		if !ok {
+			t.Fatalf("there is no tier %s", name)
+		}
+		var sum time.Duration
+		for _, s := range tier.steps {
+			if s.limit <= 0 {
+				t.Errorf("%s: step %q has no limit", name, s.name)
+			}
+			if i := slices.Index(s.test, "-timeout"); i >= 0 {
+				if own, err := time.ParseDuration(s.test[i+1]); err != nil || own >= s.limit {
+					t.Errorf("%s: step %q would be ended before its tests can say where they hang: %s, %v", name, s.name, own, err)
+				}
+			}
+			sum += s.limit
+		}
+		if sum > tier.limit {
+			t.Errorf("%s: the steps may take %s, the tier only %s", name, sum, tier.limit)
+		}
+	}
+}
+
+// TestStepThatHangsIsEndedWithItsChildren: the next step has its turn, and the
+// children of the child are gone.
+func TestStepThatHangsIsEndedWithItsChildren(t *testing.T) {
+	dir := t.TempDir()
+	pid := filepath.Join(dir, "pid")
+	hang := step{name: "hang", run: []string{"sh", "-c", "sleep 1000 & echo $! >" + pid + "; wait"}, limit: 3 * time.Second}
+	var out strings.Builder
+	var total count
+	if err := hang.do(t.Context(), &out, false, &total); err != nil || total.failed != 1 || !strings.Contains(out.String(), "no end within 3s") {
+		t.Fatalf("%v, %+v, %q", err, total, out.String())
+	}
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat")
+	if err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("a child runs on: %s", stat)
 	}
 }
