@@ -50,6 +50,8 @@ func checkStoreVerify(ctx context.Context, f *facts) finding {
 			return skip("sudo "+only("store-verify"), "only root or the agent's account may read %s", path)
 		case errors.Is(err, store.ErrLocked):
 			return skip("postern status", "%v", err)
+		case cutShort(ctx, err):
+			return skip("sudo "+only("store-verify"), "%v", err)
 		case name == "cache.db":
 			return warn("sudo postern reset --cache", "%v; it is rebuilt by itself", err)
 		default:

@@ -99,6 +99,10 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 		log.Info("hardening is incomplete", "level", level, "reason", err)
 	}
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		log.Info("told to stop before it was ready", "reason", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

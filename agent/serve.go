@@ -245,7 +245,7 @@ func (g *graph) checkFiles(ctx context.Context) bool {
 	if err := g.file.Damaged(); err != nil {
 		g.log.Error("identity store", "event", "store-damaged", "reason", err)
 	}
-	if err := g.cache.Check(ctx); err != nil {
+	if err := g.cache.Check(ctx); err != nil && ctx.Err() == nil {
 		g.log.Warn("token cache", "event", "store-recovered", "reason", err)
 	}
 	return true

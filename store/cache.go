@@ -224,6 +224,9 @@ func (c *Cache) write(round round) error {
 func (c *Cache) Check(ctx context.Context) error {
 	c.commit.Lock()
 	defer c.commit.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	before := c.db.Health().RecoveredAt
 	if err := c.ensure(ctx); err != nil {
 		return err

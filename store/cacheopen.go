@@ -11,7 +11,8 @@ import (
 // OpenCache opens cache.db in the state directory dir, or makes it. A damaged
 // file is moved to cache.db.corrupt-TIME (one is kept) and made anew; where
 // that is not possible the cache works in memory and says so in Health. Errors:
-// ErrLocked, ErrRemote, fs.ErrNotExist without the directory.
+// ErrLocked, ErrRemote, fs.ErrNotExist without the directory, ErrUnchecked when
+// the context ended.
 func OpenCache(ctx context.Context, dir string, o Options) (*Cache, error) {
 	if o.MaxSize <= 0 {
 		o.MaxSize = cacheMaxSize
@@ -24,7 +25,7 @@ func OpenCache(ctx context.Context, dir string, o Options) (*Cache, error) {
 	c.staged.reset()
 	d.expendable = true
 	d.memory = c.source
-	if err := c.start(ctx); errors.Is(err, ErrLocked) {
+	if err := c.start(ctx); errors.Is(err, ErrLocked) || err != nil && ctx.Err() != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return c, nil
@@ -33,7 +34,7 @@ func OpenCache(ctx context.Context, dir string, o Options) (*Cache, error) {
 // start opens the file, makes it or rebuilds it, and reads what it holds.
 func (c *Cache) start(ctx context.Context) error {
 	c.failed = c.begin(ctx)
-	if c.failed != nil {
+	if c.failed != nil && ctx.Err() == nil {
 		c.seen = c.signature()
 		c.db.problem(c.failed)
 		c.db.o.Log.Warn("cache works in memory", "path", c.db.path, "error", c.failed)

@@ -19,6 +19,7 @@ const (
 	verdictNewer   = "newer"
 	verdictLocked  = "locked"
 	verdictUnsafe  = "unsafe"
+	verdictStopped = "stopped" // the check was ended before it was done
 	verdictUnknown = "unknown" // the check could not be made
 	answerLimit    = 4 << 10
 )
@@ -41,6 +42,8 @@ func WriteVerdict(w io.Writer, err error) error {
 		word = verdictLocked
 	case errors.Is(err, ErrUnsafe):
 		word = verdictUnsafe
+	case unchecked(err):
+		word = verdictStopped
 	}
 	_, werr := fmt.Fprintf(w, "%s: %.1024s\n", word, strings.Join(strings.Fields(err.Error()), " "))
 	return werr
@@ -50,7 +53,8 @@ func WriteVerdict(w io.Writer, err error) error {
 // PATH`, and believes its verdict. A child that crashes or says nothing has met
 // a file that must not be mapped: ErrDamaged. A child that could not be
 // started, was ended from outside (at shutdown every process of the unit gets
-// SIGTERM), or was not done when the context ended, says nothing about the file.
+// SIGTERM), or was not done when the context ended, says nothing about the file:
+// ErrUnchecked.
 func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx context.Context, path string) error {
 	return func(ctx context.Context, path string) error {
 		cmd := command(ctx, path)
@@ -58,7 +62,7 @@ func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx co
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, nil
 		cmd.WaitDelay = time.Second // after the context's end nothing holds us longer
 		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("check of %s: %w", path, err)
+			return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, err)
 		}
 		err := cmd.Wait()
 		word, text, _ := strings.Cut(strings.TrimSpace(out.String()), ": ")
@@ -72,10 +76,10 @@ func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx co
 			return fmt.Errorf("check of %s: %s", path, text)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("check of %s: %w", path, ctx.Err())
+			return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, ctx.Err())
 		}
 		if endedFromOutside(cmd.ProcessState) {
-			return fmt.Errorf("check of %s was ended from outside: %w", path, err)
+			return fmt.Errorf("%s: %w: ended from outside: %w", path, ErrUnchecked, err)
 		}
 		if err == nil {
 			err = errors.New("no verdict")
@@ -98,6 +102,8 @@ func verdictError(word string) (error, bool) {
 		return ErrLocked, true
 	case verdictUnsafe:
 		return ErrUnsafe, true
+	case verdictStopped:
+		return ErrUnchecked, true
 	}
 	return nil, false
 }

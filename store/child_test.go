@@ -45,16 +45,21 @@ func TestChildThatWasNotDoneOrWasEndedFromOutsideMeansNothing(t *testing.T) {
 	verify := Child(func(ctx context.Context, path string) *exec.Cmd { return as(ctx, "hang", path) })
 	err := verify(ctx, "x")
 	wantError(t, err, context.DeadlineExceeded)
+	wantError(t, err, ErrUnchecked)
 	if errors.Is(err, ErrDamaged) {
 		t.Errorf("%v is a verdict", err)
 	}
+	var heard bytes.Buffer // the child heard the same signal, and could still say so
+	must(t, WriteVerdict(&heard, fmt.Errorf("page 7: %w", context.Canceled)))
+	said := Child(func(ctx context.Context, _ string) *exec.Cmd {
+		return exec.CommandContext(ctx, "/bin/sh", "-c", `printf '%s' "$0"; exit 1`, heard.String())
+	})
+	wantError(t, said(t.Context(), "x"), ErrUnchecked)
 	for _, signal := range []string{"TERM", "KILL", "INT"} {
 		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {
 			return exec.CommandContext(ctx, "/bin/sh", "-c", "kill -"+signal+" $$")
 		})
-		if err := verify(t.Context(), "x"); err == nil || errors.Is(err, ErrDamaged) {
-			t.Errorf("SIG%s: %v is a verdict", signal, err)
-		}
+		wantError(t, verify(t.Context(), "x"), ErrUnchecked)
 	}
 	for _, script := range []string{"echo ok; exit 1", "echo 'damaged: page 7'", "echo nonsense"} {
 		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {

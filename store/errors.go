@@ -30,6 +30,9 @@ var (
 	ErrDetached = errors.New("state directory was replaced")
 	// ErrReadOnly: the file can be read but not written at present; the next Update or Check tries again.
 	ErrReadOnly = errors.New("cannot be written at present")
+	// ErrUnchecked: the check of a file could not be made or brought to its end:
+	// the context ended, or something else ended it. It is no verdict on the file.
+	ErrUnchecked = errors.New("not checked")
 	// ErrClosed: the file was closed.
 	ErrClosed = errors.New("closed")
 )
@@ -44,10 +47,21 @@ const slowTries = 3
 // file changes. Any other error, such as bbolt's of a full disk, of which only
 // the text comes through, is worth another try.
 func settledBy(err error) bool {
-	if errors.Is(err, errSlow) || errors.Is(err, context.Canceled) || unwritable(err) {
+	if unchecked(err) || unwritable(err) {
 		return false
 	}
 	for _, e := range []error{ErrDamaged, ErrNewer, ErrUnsafe, ErrNotFound} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// unchecked reports whether err leaves open what a file is worth, because its
+// check did not come to an end. Nothing may be rewritten for it.
+func unchecked(err error) bool {
+	for _, e := range []error{ErrUnchecked, errSlow, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -472,10 +472,10 @@ func TestCheckThatIsCancelledChangesNothing(t *testing.T) {
 		cancel()
 		return childVerify(ctx, path)
 	}}
-	f := value(OpenIdentity(ctx, dir, o))(t)
-	c := value(OpenCache(ctx, dir, o))(t)
-	wantError(t, f.Damaged(), context.Canceled)
-	must(t, errors.Join(c.Close(), f.Close()))
+	_, err := OpenIdentity(ctx, dir, o)
+	wantError(t, err, context.Canceled)
+	_, err = OpenCache(ctx, dir, o)
+	wantError(t, err, context.Canceled)
 	if !reflect.DeepEqual(contents(t, dir), before) {
 		t.Fatal("files were changed")
 	}

@@ -70,7 +70,10 @@ func verifyFirst(ctx context.Context, path string, o Options) error {
 	limited, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	err := o.Verify(limited, path)
-	if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil { // cut short: whatever it says is no verdict
+		return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, ctx.Err())
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w", path, errSlow)
 	}
 	if errors.Is(err, ErrLocked) {

@@ -12,7 +12,7 @@ import (
 // one, and what is damaged does not make it fail: see Damaged. A damaged or
 // missing database is restored from its backup copy; a Destroy that was cut
 // short is finished. Errors: ErrLocked if another process has it, ErrRemote,
-// fs.ErrNotExist without the directory.
+// fs.ErrNotExist without the directory, ErrUnchecked when the context ended.
 func OpenIdentity(ctx context.Context, dir string, o Options) (*IdentityFile, error) {
 	d, err := begin(filepath.Join(dir, identityName), nil, o)
 	if err != nil {
@@ -58,7 +58,12 @@ func (f *IdentityFile) open(ctx context.Context) error {
 	d.state.Lock()
 	d.key = k
 	d.state.Unlock()
+	before := f.now.Load()
 	if err := f.choose(ctx, m); err != nil {
+		if ctx.Err() != nil { // what it would have found nobody knows
+			f.now.Store(before)
+			return err
+		}
 		return f.damage(err)
 	}
 	if f.now.Load().damaged == nil && (!marked || m.Generation != d.last.generation || missing(backupName(d.path))) {
@@ -78,6 +83,10 @@ func (f *IdentityFile) damage(err error) error {
 	f.now.Store(&picture{damaged: err})
 	f.seen = f.signature()
 	f.db.problem(err)
+	if unchecked(err) && !errors.Is(err, ErrDamaged) { // Check tries again
+		f.db.o.Log.Warn("identity could not be checked yet", "path", f.db.path, "error", err)
+		return nil
+	}
 	f.db.o.Log.Error("identity cannot be read", "event", "store-damaged", "path", f.db.path, "error", err)
 	return nil
 }
@@ -129,9 +138,13 @@ func (f *IdentityFile) fallBack(ctx context.Context, m *marker, cause error) err
 		}
 		err = errors.Join(err, b.close(false))
 	}
-	if err != nil && d.file == nil {
+	if err != nil && (d.file == nil || unchecked(err)) { // a copy that may be newer must not be written over
 		return fmt.Errorf("%w; backup copy: %w", cause, err)
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", d.path, ctx.Err())
+	}
+	ctx = context.WithoutCancel(ctx) // what is put aside has a successor
 	// From here on the values are safe in memory. The file is put aside, bytes
 	// unchanged, and written anew under a generation that no copy has seen.
 	d.last.generation = max(d.last.generation, m.Generation)
@@ -174,6 +187,9 @@ func (f *IdentityFile) adopt(l *loaded) error {
 func (f *IdentityFile) Check(ctx context.Context) error {
 	f.write.Lock()
 	defer f.write.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if f.Damaged() != nil {
 		return f.again(ctx)
 	}
@@ -186,11 +202,15 @@ func (f *IdentityFile) Check(ctx context.Context) error {
 	if err := f.db.key.keep(f.keyPath(), f.db.o); err != nil {
 		return err
 	}
-	if !f.behind && !f.followed(ctx) {
-		f.behind = true
+	if !f.behind {
+		shown, err := f.followed(ctx)
+		if err != nil {
+			return err
+		}
+		f.behind = !shown
 	}
 	if f.behind {
-		f.follow(ctx)
+		f.follow(context.WithoutCancel(ctx))
 	}
 	if f.behind {
 		return errors.New(f.db.Health().Problem)
@@ -237,24 +257,27 @@ func (f *IdentityFile) again(ctx context.Context) error {
 
 // followed reports whether backup copy and marker are there and show the last
 // commit. The backup copy is opened once after a start; later its presence
-// is enough.
-func (f *IdentityFile) followed(ctx context.Context) bool {
+// is enough. An error leaves it open.
+func (f *IdentityFile) followed(ctx context.Context) (bool, error) {
 	d := f.db
 	m, err := readMarker(f.markerPath(), d.o)
 	if err != nil || m == nil || m.State != markerPresent || m.Generation != d.last.generation || missing(backupName(d.path)) {
-		return false
+		return false, nil //nolint:nilerr // a marker that cannot be read is written anew
 	}
 	if f.backupChecked {
-		return true
+		return true, nil
 	}
 	b, err := load(ctx, backupName(d.path), d.kind, d.key, d.o, true, false)
+	if unchecked(err) {
+		return false, fmt.Errorf("backup copy: %w", err)
+	}
 	if err != nil {
 		d.o.Log.Warn("backup copy is not usable and is written anew", "event", "store-recovered", "path", backupName(d.path), "reason", err)
-		return false
+		return false, nil
 	}
 	f.backupChecked = b.root.generation == d.last.generation
 	if err := b.close(false); err != nil {
 		d.o.Log.Warn("backup copy could not be closed", "path", backupName(d.path), "error", err)
 	}
-	return f.backupChecked
+	return f.backupChecked, nil
 }

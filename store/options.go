@@ -20,7 +20,8 @@ type Options struct {
 	WriteFile func(path string, content []byte) error
 	// Verify checks a database file before it is mapped. An error that wraps
 	// ErrDamaged, ErrLocked or ErrNewer is a verdict; any other says that
-	// the check could not be made. The agent gives Child. nil: VerifyFile, in
+	// the check could not be made, and so does every error after the
+	// context's end. The agent gives Child. nil: VerifyFile, in
 	// this process.
 	Verify func(ctx context.Context, path string) error
 	// FileSystem describes what lies below a path. nil: not asked.

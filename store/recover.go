@@ -125,7 +125,9 @@ func (d *DB) recover(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist), restorable(err), d.expendable && errors.Is(err, ErrDamaged):
 		return d.remake(ctx, err)
 	}
-	d.problem(err)
+	if ctx.Err() == nil {
+		d.problem(err)
+	}
 	return err
 }
 
@@ -169,6 +171,10 @@ func (d *DB) remake(ctx context.Context, cause error) error {
 	if d.memory == nil {
 		return d.restore(ctx, cause)
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	ctx = context.WithoutCancel(ctx) // what is put aside has a successor
 	if err := d.setAside(); err != nil {
 		return err
 	}
@@ -186,6 +192,10 @@ func (d *DB) restore(ctx context.Context, cause error) error {
 		return fmt.Errorf("%w; backup copy: %w", cause, err)
 	}
 	defer func() { _ = b.close(false) }()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	ctx = context.WithoutCancel(ctx) // as in remake
 	if err := d.setAside(); err != nil {
 		return err
 	}
@@ -256,6 +266,9 @@ func (d *DB) recovered(cause error, how string) {
 func (d *DB) Check(ctx context.Context) error {
 	d.write.Lock()
 	defer d.write.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return d.check(ctx)
 }
 
@@ -278,6 +291,7 @@ func (d *DB) check(ctx context.Context) error {
 		return nil
 	}
 	cause := fmt.Errorf("%s was deleted or exchanged under the running process", d.path)
+	ctx = context.WithoutCancel(ctx) // as in remake
 	if err := d.setAside(); err != nil {
 		d.problem(err)
 		return err

@@ -178,6 +178,9 @@ func (d *Device) dueCheck(a *alarm) func() {
 // identity that can be read again, or no longer.
 func (d *Device) checkFile(ctx context.Context) {
 	err := d.file.Check(ctx)
+	if ctx.Err() != nil {
+		return // stopped by us: no news
+	}
 	d.note("store", words(err))
 	d.mu.RLock()
 	before := d.damaged != nil
