@@ -4,11 +4,13 @@ package install
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -205,5 +207,36 @@ func TestLocateStaysInTheTree(t *testing.T) {
 	}
 	if at, err := Locate(dir, "/host"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("/host is at %q, %v: not in the tree", at, err)
+	}
+}
+
+// TestPurgeDestroysTheKeyFirst: overwritten, before anything else goes, and not
+// under an agent that would write it anew.
+func TestPurgeDestroysTheKeyFirst(t *testing.T) {
+	dir := tree(t)
+	must(t, install(options(dir, "busybox")))
+	for _, name := range []string{"identity.db", "kek", "a-note"} {
+		put(t, dir, "var/lib/postern/"+name, "of "+name)
+	}
+	key, err := os.Open(filepath.Join(dir, "var/lib/postern/kek"))
+	must(t, err)
+	defer func() { _ = key.Close() }()
+	db, err := os.Open(filepath.Join(dir, "var/lib/postern/identity.db"))
+	must(t, err)
+	must(t, syscall.Flock(int(db.Fd()), syscall.LOCK_EX))
+	if err := uninstall(options(dir, ""), true); !errors.Is(err, ErrInUse) {
+		t.Errorf("while an agent runs: %v", err)
+	}
+	if snapshot(t, dir)["/var/lib/postern/kek"] == "" {
+		t.Error("the key of an agent that runs is gone")
+	}
+	must(t, db.Close())
+	must(t, uninstall(options(dir, ""), true))
+	content, err := io.ReadAll(key)
+	if err != nil || string(content) != strings.Repeat("\x00", len("of kek")) {
+		t.Errorf("the key's cells hold %q, %v", content, err)
+	}
+	if snapshot(t, dir)["/var/lib/postern"] != "" {
+		t.Error("the state directory is left")
 	}
 }

@@ -105,6 +105,11 @@ func (p *Plan) undo(s Step) error {
 	case Line:
 		return p.root.removeLine(s.Path)
 	case Directory:
+		if s.Path == stateDir {
+			if err := p.root.destroy(stateDir); err != nil {
+				return err
+			}
+		}
 		if s.Path == stateDir || s.Path == runtimeDir {
 			if err := p.root.empty(s.Path); err != nil {
 				return err

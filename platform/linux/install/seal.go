@@ -47,6 +47,23 @@ func Seal(dir, state string, dryRun bool, before func(op, path string) error) ([
 	return steps, nil
 }
 
+// destroy removes what is the agent's in the state directory, the key first.
+func (r *root) destroy(state string) error {
+	steps, err := r.sealPlan(state)
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if s.Do != DoRemove || filepath.Dir(s.Path) != state {
+			continue // a claim is no state
+		}
+		if err := r.sealOne(s, state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // sealPlan lists what goes, the key first and the marker last: with the marker
 // alone the identity counts as damaged, without it as never there.
 func (r *root) sealPlan(state string) ([]Step, error) {
