@@ -96,7 +96,13 @@ func (c *cli) applyInstall(ctx context.Context, p *install.Plan, live install.Li
 }
 
 // again is the command that was given, as root would give it.
-func again() string { return "sudo " + strings.Join(os.Args, " ") }
+func again() string {
+	words := []string{"sudo"}
+	for _, a := range os.Args {
+		words = append(words, quoted(a))
+	}
+	return strings.Join(words, " ")
+}
 
 // portIsOurs refuses to make clients come to a port that another program has.
 func (c *cli) portIsOurs(f installFlags) error {

@@ -63,7 +63,7 @@ func (c *cli) seal(ctx context.Context, f installFlags, yes bool) error {
 }
 
 func (c *cli) showSeal(steps []install.Step, f installFlags) error {
-	next := ": > " + filepath.Join(f.root, machineIDFile) + "   # so that each copy gets an id of its own"
+	next := "sudo truncate -s 0 " + quoted(filepath.Join(f.root, machineIDFile)) + "   # so that each copy gets an id of its own"
 	if c.json {
 		if steps == nil {
 			steps = []install.Step{}
