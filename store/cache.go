@@ -23,6 +23,7 @@ type Cache struct {
 	commit sync.Mutex // one Commit, Check, Drop or Audit at a time; taken before mu
 	opened bool       // the file was opened, made or rebuilt since start
 	failed error      // why it was not
+	said   bool       // in the log, that it works in memory
 	seen   string     // the files' signature then
 	owed   bool       // a Commit failed, or the file was made anew, since the last Commit that did not
 	ring   ring       // what the file's audit bucket holds; guarded by commit

@@ -37,7 +37,14 @@ func (c *Cache) start(ctx context.Context) error {
 	if c.failed != nil && ctx.Err() == nil {
 		c.seen = c.signature()
 		c.db.problem(c.failed)
+	}
+	switch { // said once, however often it is tried
+	case c.failed != nil && ctx.Err() == nil && !c.said:
+		c.said = true
 		c.db.o.Log.Warn("cache works in memory", "path", c.db.path, "error", c.failed)
+	case c.failed == nil && c.said:
+		c.said = false
+		c.db.o.Log.Info("cache works on the disk again", "path", c.db.path)
 	}
 	return c.failed
 }

@@ -131,11 +131,11 @@ func boltOptions(o Options, readOnly bool, file func() *os.File) *bolt.Options {
 
 // locked is the error for a file that another process uses.
 func locked(path string, o Options) error {
-	who := o.Holder(path)
-	if who == "" {
-		who = "another process"
+	held := fmt.Errorf("%s: %w", path, ErrLocked)
+	if who := o.Holder(path); who != "" {
+		held = fmt.Errorf("%w, %s", held, who)
 	}
-	return withFix(fmt.Errorf("%s is in use by %s: %w", path, who, ErrLocked),
+	return withFix(held,
 		"stop the other process, or use its control socket: postern status")
 }
 

@@ -57,8 +57,9 @@ type Log struct {
 	names    nameCache // guarded by write
 
 	// save is held during a commit. Taken before write.
-	save  sync.Mutex
-	flush flushing // guarded by mu
+	save      sync.Mutex
+	unwritten bool     // the last commit failed, which was said; guarded by save
+	flush     flushing // guarded by mu
 }
 
 // fold is an event whose repeats are being counted.

@@ -110,15 +110,27 @@ func (l *Log) commit(ctx context.Context) {
 	l.flush = flushing{last: time.Now()}
 	l.mu.Unlock()
 	err := l.o.Cache.Commit(ctx)
+	if unwritten := err != nil; unwritten != l.unwritten {
+		l.unwritten = unwritten
+		l.sayUnwritten(err)
+	}
 	if err == nil {
 		return
 	}
-	l.log.Warn("audit records not written, kept in memory", slog.String("reason", err.Error()))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.flush.due.IsZero() {
 		l.flush.due = time.Now().Add(flushDenied)
 	}
+}
+
+// sayUnwritten logs a change: that nothing can be written, or that it can again.
+func (l *Log) sayUnwritten(err error) {
+	if err == nil {
+		l.log.Info("audit records are written again")
+		return
+	}
+	l.log.Warn("audit records not written, kept in memory", slog.String("reason", err.Error()))
 }
 
 // Flush writes everything recorded so far, open minutes included.
