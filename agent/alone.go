@@ -20,7 +20,7 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	}
 	log := slog.New(slog.DiscardHandler) // the verb says what happened; -v shows the log too
 	if c.verbose {
-		log = newLog(cfg, c.stderr)
+		log = newLog(cfg, c.stderr, c.complete)
 	}
 	host, err := newHost(hostOptions(cfg, log))
 	if err != nil {

@@ -92,7 +92,7 @@ func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, at authority
 		return nil, err
 	}
 	limits(cfg)
-	log := newLog(cfg, c.stderr)
+	log := newLog(cfg, c.stderr, c.complete)
 	options := hostOptions(cfg, log)
 	options.Group = ""
 	host, err := newHost(options)
@@ -145,11 +145,24 @@ func (c *cli) ask(ctx context.Context, flags *authorityFlags, f func(context.Con
 		return authorityFault(f(ctx, admin))
 	}
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "authority: %w", err)
+		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "%w", &notOurs{dir, err})
 	}
 	return control.NewFault(control.ExitNotRunning, "authority-not-running", "sudo postern authority run",
 		"authority: none is running in %s", dir)
 }
+
+// notOurs is an authority whose directory is another account's.
+type notOurs struct {
+	dir   string
+	cause error
+}
+
+func (e *notOurs) Error() string {
+	return "authority: only root and the account that runs the authority in " + e.dir + " may ask it"
+}
+
+// Unwrap returns the refusal of the system.
+func (e *notOurs) Unwrap() error { return e.cause }
 
 // authorityFault words the refusals of an authority.
 func authorityFault(err error) error {

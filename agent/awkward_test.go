@@ -19,7 +19,7 @@ func TestInterruptedVerbSaysSoAndHowToBeginAgain(t *testing.T) {
 	if err := wait.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if code := wait.exit(t); code != control.ExitFailed || !strings.Contains(wait.text(), "postern: interrupted before it was done\nfix: postern wait --for ready --timeout 60s\n") {
+	if code := wait.exit(t); code != control.ExitInterrupted || !strings.Contains(wait.text(), "postern: interrupted before it was done\nfix: postern wait --for ready --timeout 60s\n") {
 		t.Errorf("exit code %d: %s", code, wait.text())
 	}
 }

@@ -109,18 +109,22 @@ func controlPath(cfg config.Config) string {
 }
 
 // newLog writes to w in the configured form. The init system's journal adds
-// the time itself.
-func newLog(cfg config.Config, w io.Writer) *slog.Logger {
+// the time itself; fix completes the commands that are given as "fix".
+func newLog(cfg config.Config, w io.Writer, fix func(string) string) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // validated by config
-	options := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
+	inJournal := os.Getenv("JOURNAL_STREAM") != ""
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		switch {
+		case len(groups) > 0:
+		case a.Key == slog.TimeKey && inJournal:
+			return slog.Attr{}
+		case a.Key == "fix" && a.Value.Kind() == slog.KindString:
+			return slog.String(a.Key, fix(a.Value.String()))
 		}
+		return a
+	}}
+	if inJournal {
 		w = journal{w}
 	}
 	if cfg.Log == "json" {

@@ -65,7 +65,7 @@ func (c *cli) prepareDev(f devFlags) (*developer, error) {
 	if d.cfg, err = c.devConfig(f, state, d.root, d.memory); err != nil {
 		return nil, err
 	}
-	d.log = newLog(d.cfg, c.stderr)
+	d.log = newLog(d.cfg, c.stderr, c.complete)
 	options := hostOptions(d.cfg, d.log)
 	if err := d.devDirs(&options, state); err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ func TestJournalLearnsTheSeverityOfEachLine(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", "8:1234")
 	for _, form := range []string{"logfmt", "json"} {
 		var out bytes.Buffer
-		log := newLog(config.Config{Log: form, LogLevel: "debug"}, &out)
+		log := newLog(config.Config{Log: form, LogLevel: "debug"}, &out, strings.ToUpper)
 		log.Error("one")
 		log.Warn("two")
 		log.With("key", "value").Info("three")
@@ -29,8 +29,11 @@ func TestJournalLearnsTheSeverityOfEachLine(t *testing.T) {
 func TestLogHasNoSeverityWithoutAJournal(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", "")
 	var out bytes.Buffer
-	newLog(config.Config{Log: "logfmt", LogLevel: "info"}, &out).Error("one")
+	newLog(config.Config{Log: "logfmt", LogLevel: "info"}, &out, strings.ToUpper).Error("one", "fix", "two")
 	if !strings.HasPrefix(out.String(), "time=") {
 		t.Errorf("the line is %q, want it to begin with the time", out.String())
+	}
+	if !strings.Contains(out.String(), "fix=TWO") {
+		t.Errorf("the command in %q was not completed", out.String())
 	}
 }

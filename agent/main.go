@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return control.ExitDone
 	}
-	return c.explain(err)
+	return c.explain(ctx, err)
 }
 
 // ignoreRootsOfEnvironment takes away the variables with which Go would read the
@@ -54,14 +54,14 @@ func ignoreRootsOfEnvironment() []string {
 
 // explain prints an error for a person (or one JSON line with --json) and
 // returns its exit code.
-func (c *cli) explain(err error) int {
+func (c *cli) explain(ctx context.Context, err error) int {
 	var quiet exitCode
 	if errors.As(err, &quiet) {
 		return int(quiet)
 	}
 	f := *control.AsFault(err)
-	if f.Fix == "" && errors.Is(err, context.Canceled) { // somebody pressed Ctrl-C, or the init system stops
-		f.ID, f.Message, f.Fix = "interrupted", "interrupted before it was done", c.invocation()
+	if interrupted(ctx, err) {
+		f = *control.NewFault(control.ExitInterrupted, "interrupted", c.invocation(), "interrupted before it was done")
 	}
 	f.Fix = c.complete(f.Fix)
 	if c.json {
@@ -81,6 +81,12 @@ func (c *cli) explain(err error) int {
 		}
 	}
 	return f.Exit
+}
+
+// interrupted says that somebody pressed Ctrl-C, or that the init system stops
+// us, and that this is why the verb failed: whatever words it came back with.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
 }
 
 // exitCode ends a verb that has said all there is to say with its output.

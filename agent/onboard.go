@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"postern/agent/authority"
 	"postern/agent/authority/stepca"
@@ -110,18 +111,8 @@ func (g *graph) forget(ids []credential.Standing) {
 
 // Renew implements control.Agent: one identity, or all of them.
 func (g *graph) Renew(ctx context.Context, clientID string, step func(string)) error {
-	done := 0
-	for _, id := range g.device.List() {
-		if clientID != "" && clientID != id.Identity.ClientID {
-			continue
-		}
-		done++
-		if err := g.device.Renew(ctx, id.Identity.ClientID, step); err != nil {
-			return problemFault("renew", err)
-		}
-	}
-	if done == 0 {
-		return control.NewFault(control.ExitUnenrolled, "unknown-identity", "postern identity list", "renew: there is no such identity on this device")
+	if err := g.device.Renew(ctx, clientID, step); err != nil {
+		return problemFault("renew", err)
 	}
 	return nil
 }
@@ -190,7 +181,18 @@ func problemFault(verb string, err error) error {
 	if exit == control.ExitDone {
 		exit = control.ExitFailed
 	}
-	return control.NewFault(exit, p.ID, p.Fix, "%w", err)
+	fix := p.Fix
+	if call := brokenCall(err); call != nil {
+		if errors.Is(err, credential.ErrUpstreamRecord) {
+			call.before = credential.ErrUpstreamRecord.Error() + ": "
+		} else if call.fault.Class() == lifecycle.ClassTransient {
+			fix = call.fix(verb)
+		}
+		return control.NewFault(exit, p.ID, fix, "%s: %w", verb, call)
+	}
+	f := control.NewFault(exit, p.ID, fix, "%w", err)
+	f.Message = strings.ReplaceAll(f.Message, "\n", "; ") // of several identities
+	return f
 }
 
 func lifecycleError(err error) *lifecycle.Error {
@@ -206,27 +208,57 @@ func upstreamFault(verb string, err error) error {
 	if e == nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	var down *authority.Fault
-	if errors.As(err, &down) && down.Stage == authority.StageConnect {
-		return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), "curl -v https://"+down.Host+"/health   # from this device, until it answers; a claim stays good",
-			"%s: %w", verb, &unreached{down.Host, down.Reason, err})
+	fix := classFix(e.Class)
+	if call := brokenCall(err); call != nil {
+		if e.Class == lifecycle.ClassTransient {
+			fix = call.fix(verb)
+		}
+		err = call
 	}
-	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), classFix(e.Class), "%s: %w", verb, err)
+	return control.NewFault(classExit(e.Class), "authority-"+e.Class.String(), fix, "%s: %w", verb, err)
 }
 
-// unreached is a connection that was not made, in words for a person: where to,
-// and the one cause.
-type unreached struct {
-	host, reason string
-	cause        error
+// broken is a call that came to no answer, in words for a person: to whom, and
+// the one cause.
+type broken struct {
+	before string // what that means; may be empty
+	fault  *authority.Fault
+	cause  error
 }
 
-func (u *unreached) Error() string {
-	return "the authority " + u.host + " cannot be reached: " + u.reason
+// brokenCall finds the call in err; nil if the authority did answer.
+func brokenCall(err error) *broken {
+	var fault *authority.Fault
+	if !errors.As(err, &fault) {
+		return nil
+	}
+	return &broken{fault: fault, cause: err}
+}
+
+func (b *broken) Error() string {
+	whom, what := "the authority ", " cannot be used: "
+	switch b.fault.Stage {
+	case authority.StageConnect:
+		what = " cannot be reached: "
+	case authority.StageProxy:
+		whom = "the proxy "
+	}
+	return b.before + whom + b.fault.Host + what + b.fault.Reason
 }
 
 // Unwrap returns the error with the operation in which it happened.
-func (u *unreached) Unwrap() error { return u.cause }
+func (b *broken) Unwrap() error { return b.cause }
+
+// fix is the command that shows more than verb could.
+func (b *broken) fix(verb string) string {
+	switch {
+	case b.fault.Stage != authority.StageConnect:
+		return classFix(lifecycle.ClassTransient)
+	case verb == "connect" || verb == "reconnect":
+		return "curl -v https://" + b.fault.Host + "/health   # from this device, until it answers; a claim stays good"
+	}
+	return "curl -v https://" + b.fault.Host + "/health   # from this device, until it answers"
+}
 
 // classFix is the next command when an authority did not do what it was asked.
 func classFix(c lifecycle.Class) string {

@@ -76,7 +76,7 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 		return err
 	}
 	limits(cfg)
-	log := newLog(cfg, c.stderr)
+	log := newLog(cfg, c.stderr, c.complete)
 	if len(c.deaf) > 0 {
 		log.Warn("the environment does not choose roots; token.roots does", "ignored", strings.Join(c.deaf, " "))
 	}

@@ -18,31 +18,34 @@ const maxSecretFile = 1 << 20
 // stdin if it names "-", else from the init system's credential directory.
 // There is no form on argv and none in the environment. The file must not be
 // readable by others.
-func (c *cli) secret(flag, path, credential string) (store.Secret, error) {
+func (c *cli) secret(verb, flag, path, credential string) (store.Secret, error) {
 	switch {
 	case path == "-":
 		return readSecret(c.stdin, "stdin")
 	case path != "":
-		return secretFromFile(path)
+		return openSecret(path, "sudo postern "+verb+" "+flag+" FILE   # a regular file, or - for stdin", othersMayRead)
 	}
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	if dir == "" {
-		return store.Secret{}, control.NewFault(control.ExitUsage, "no-secret", "postern connect "+flag+" -   # and paste it",
+		return store.Secret{}, control.NewFault(control.ExitUsage, "no-secret", "sudo postern "+verb+" "+flag+" -   # and paste it",
 			"%s is missing: give a file, or - for stdin", flag)
 	}
-	return openSecret(filepath.Join(dir, credential), worldMayRead)
+	return openSecret(filepath.Join(dir, credential), "sudo postern "+verb+" "+flag+" FILE   # or - for stdin", worldMayRead)
 }
 
 // worldMayRead judges a credential of the init system: systemd lets the unit's
 // account read it by an ACL, whose mask shows as the group's bits.
 func worldMayRead(m fs.FileMode) bool { return othersMayRead(m &^ 0o070) }
 
-func secretFromFile(path string) (store.Secret, error) { return openSecret(path, othersMayRead) }
+func secretFromFile(path string) (store.Secret, error) {
+	return openSecret(path, "ls -l "+quoted(path), othersMayRead)
+}
 
-func openSecret(path string, exposed func(fs.FileMode) bool) (store.Secret, error) {
+// openSecret reads the file; fix is what to do about one that is no file.
+func openSecret(path, fix string, exposed func(fs.FileMode) bool) (store.Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%w", err)
+		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+quoted(path), "%w", err)
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -50,10 +53,10 @@ func openSecret(path string, exposed func(fs.FileMode) bool) (store.Secret, erro
 		return store.Secret{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+path, "%s is not a regular file", path)
+		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", fix, "%s is not a regular file", path)
 	}
 	if exposed(info.Mode()) {
-		return store.Secret{}, control.NewFault(control.ExitPermission, "secret-file-open", "chmod 600 "+path,
+		return store.Secret{}, control.NewFault(control.ExitPermission, "secret-file-open", "chmod 600 "+quoted(path),
 			"%s can be read by other users (mode %04o)", path, info.Mode().Perm())
 	}
 	return readSecret(f, path)

@@ -168,7 +168,7 @@ func accessFault(id string, err error) error {
 
 func storeFault(err error) error {
 	if errors.Is(err, store.ErrLocked) {
-		return control.NewFault(control.ExitFailed, "already-running", "postern status   # asks the agent that runs", "another postern is at work: %w", err)
+		return control.NewFault(control.ExitFailed, "already-running", "postern status   # asks the agent that runs; a verb at work ends by itself", "another postern is at work: %w", err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return accessFault("state-dir-access", err)

@@ -12,11 +12,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"postern/agent/lifecycle"
+	"postern/platform"
 )
 
 // TokenRequest is the body of POST /v1/token.
@@ -111,7 +114,32 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxRequest)).Decode(&f); err != nil || f.Message == "" {
 		return nil, fmt.Errorf("control: %s %s: %s", method, path, resp.Status)
 	}
+	if f.ID == notReader || f.ID == notAdministrator {
+		f.Message = named(f.Message)
+	}
 	return nil, &f
+}
+
+// closed is a socket that this account cannot reach.
+type closed struct {
+	path  string
+	cause error
+}
+
+func (e *closed) Error() string {
+	return "this account may not open the control socket " + e.path
+}
+
+func (e *closed) Unwrap() error { return e.cause }
+
+// named puts our own uid where the agent could see none: the kernel tells it
+// nothing of an account that its user namespace does not know.
+func named(message string) string {
+	rest, nameless := strings.CutPrefix(message, platform.Unknown.String()+" ")
+	if uid := os.Getuid(); nameless && uid >= 0 {
+		return fmt.Sprintf("uid %d %s", uid, rest)
+	}
+	return message
 }
 
 func (c *Client) unreached(err error) error {
@@ -121,7 +149,7 @@ func (c *Client) unreached(err error) error {
 			"%w: nothing answers on %s", ErrNotRunning, c.Path)
 		return f
 	case errors.Is(err, fs.ErrPermission):
-		return NewFault(ExitPermission, "control-permission", AgainWithSudo, "control: %w", err)
+		return NewFault(ExitPermission, "control-permission", AgainWithSudo, "%w", &closed{c.Path, err})
 	}
 	return fmt.Errorf("control: %w", err)
 }
@@ -195,18 +223,23 @@ func (c *Client) Audit(ctx context.Context, from uint64, follow bool, f func(lin
 }
 
 // Run makes a long call (connect, disconnect, renew, adopt, reset) and calls
-// step with each line of progress. The error is the agent's *Fault.
+// step with each line of progress. The error is the agent's *Fault. When ctx
+// ends the call is given up at once: the agent drops a renewal, whose key waits
+// for the next one, and finishes all else that it has begun.
 func (c *Client) Run(ctx context.Context, verb string, body any, step func(string)) error {
 	resp, err := c.do(ctx, http.MethodPost, "/v1/"+verb, body)
+	if r, ok := body.(ConnectRequest); ok && r.Again {
+		verb = "reconnect"
+	}
 	if err != nil {
-		return err
+		return gaveUp(ctx, verb, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	d := json.NewDecoder(resp.Body)
 	for {
 		var p Progress
 		if err := d.Decode(&p); err != nil {
-			return NewFault(ExitFailed, "agent-went-away", "postern status", "the agent went away in the middle of %s: %w", verb, err)
+			return gaveUp(ctx, verb, NewFault(ExitFailed, "agent-went-away", "postern status", "the agent went away in the middle of %s: %w", verb, err))
 		}
 		switch {
 		case p.Fault != nil:
@@ -217,4 +250,17 @@ func (c *Client) Run(ctx context.Context, verb string, body any, step func(strin
 			step(p.Step)
 		}
 	}
+}
+
+// gaveUp words a call whose caller does not wait for its end; err is what else
+// it was.
+func gaveUp(ctx context.Context, verb string, err error) error {
+	switch {
+	case ctx.Err() == nil || errors.Is(err, ErrNotRunning):
+		return err
+	case verb == "renew":
+		return ctx.Err()
+	}
+	return NewFault(ExitInterrupted, "interrupted", "postern status   # shows what became of it",
+		"interrupted, but the agent finishes the %s that it has begun", verb)
 }

@@ -20,6 +20,8 @@ const (
 	ExitCheck      = 10 // check found errors
 	ExitDamaged    = 11 // Damaged, or insecure key files
 	ExitMoved      = 12
+
+	ExitInterrupted = 130 // by a signal, before it was done: as a shell counts it
 )
 
 // Fault is an error as a person meets it: what and why in one sentence, and

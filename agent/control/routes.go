@@ -85,12 +85,21 @@ func (s *Server) guard(least rank, c call) http.HandlerFunc {
 	}
 }
 
+// The ids of a refusal by rank.
+const (
+	notReader        = "not-a-reader"
+	notAdministrator = "not-an-administrator"
+)
+
 func (s *Server) refusal(peer platform.Peer, least rank) *Fault {
 	if least == reader {
-		return NewFault(ExitPermission, "not-a-reader", "sudo usermod -aG "+s.group+" USER   # then log in again",
-			"%s is not a member of the group %s", peer, s.group)
+		fix := "sudo usermod -aG " + s.group + " USER   # then log in again"
+		if peer == platform.Unknown { // no group makes it known
+			fix = AgainWithSudo
+		}
+		return NewFault(ExitPermission, notReader, fix, "%s is not a member of the group %s", peer, s.group)
 	}
-	return NewFault(ExitPermission, "not-an-administrator", AgainWithSudo,
+	return NewFault(ExitPermission, notAdministrator, AgainWithSudo,
 		"%s may not administer the agent", peer)
 }
 
