@@ -31,8 +31,8 @@ func watch() (watcher, error) {
 
 // notify reduces events and errors (an overflow is one) to hints. After an event
 // it rests until arm is called again: each challenge causes events too, and
-// waking for each one cost a third of a handshake (measured on Linux). Nothing is
-// missed, since whoever arms compares the directory afterwards.
+// waking for each one would be work within a handshake that nobody needs. Nothing
+// is missed, since whoever arms compares the directory afterwards.
 type notify struct {
 	w  *fsnotify.Watcher
 	ch chan struct{}

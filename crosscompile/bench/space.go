@@ -42,8 +42,8 @@ func ownMounts() error {
 }
 
 // runtimeDir makes the runtime directory, on a tmpfs if that is possible, since
-// that is what /run is on a device: a disk's file system makes a challenge file
-// three times as dear.
+// that is what /run is on a device: on a disk's file system a challenge file took
+// 1.5 to 2 times as long.
 func (b *bench) runtimeDir() error {
 	b.runtime = b.path("run")
 	if os.Getenv(inside) != "" {
