@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 
@@ -29,7 +31,7 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	if cfg.User == "" {
 		cfg.User = stateAccount(host)
 	}
-	if err := c.becomeUser(host, cfg); err != nil {
+	if err := c.becomeUser(ctx, host, cfg); err != nil {
 		return err
 	}
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
@@ -46,7 +48,8 @@ func stateAccount(host platform.Host) string {
 	if err != nil || !platformRoot() {
 		return ""
 	}
-	if owner, known := ownerOf(info); !known || owner <= 0 || host.UserName(platform.UIDPeer(uint32(owner))) != "postern" {
+	owner, known := ownerOf(info)
+	if !known || owner <= 0 || host.UserName(platform.UIDPeer(uint32(owner))) != "postern" { //nolint:gosec // a uid has 32 bits
 		return ""
 	}
 	return "postern"
@@ -54,19 +57,36 @@ func stateAccount(host platform.Host) string {
 
 // accountHolder is a host on which root can become another account.
 type accountHolder interface {
+	MayRun(ctx context.Context, account, program string) error
 	Prepare(account string) error
 	Drop(account string) error
 }
 
 // becomeUser makes root the agent's account where the configuration names one:
-// what it writes must belong to the agent.
-func (c *cli) becomeUser(host platform.Host, cfg config.Config) error {
+// what it writes must belong to the agent. The account starts our program too,
+// to check the databases; where it may not, nothing is begun.
+func (c *cli) becomeUser(ctx context.Context, host platform.Host, cfg config.Config) error {
 	h, can := host.(accountHolder)
 	if cfg.User == "" || !can || !platformRoot() {
 		return nil
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := h.MayRun(ctx, cfg.User, self); errors.Is(err, fs.ErrPermission) {
+		return control.NewFault(control.ExitPermission, "user", "sudo install -m 0755 "+quoted(self)+" /usr/local/bin/postern   # and start it from there",
+			"become %s: the account must check the databases with this program, and may not execute it: %w", cfg.User, err)
+	} else if err != nil {
+		return fmt.Errorf("become %s: %w", cfg.User, err)
+	}
 	if err := h.Prepare(cfg.User); err != nil {
 		return accessFault("user", err)
+	}
+	if c.beforeDrop != nil {
+		if err := c.beforeDrop(ctx); err != nil {
+			return err
+		}
 	}
 	if err := h.Drop(cfg.User); err != nil {
 		return control.NewFault(control.ExitPermission, "user", "sudo postern run --user "+cfg.User, "become %s: %w", cfg.User, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ type cli struct {
 	deaf                            []string // variables that are not heard
 	args                            []string // as given
 	authorityDir                    *string  // --dir of the authority verbs
+
+	beforeDrop func(context.Context) error // what only root can begin, before it becomes another account; nil: nothing
 }
 
 // root builds the verb table.

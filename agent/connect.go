@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -23,23 +24,32 @@ func (o *onboarding) flags(cmd *cobra.Command) {
 
 func (c *cli) connectVerb() *cobra.Command {
 	var o onboarding
+	var erase bool
 	long, example := manual("Give this device an identity: a new key is made here, and the claim is traded for its certificate.",
 		[]string{"sudo postern connect --claim-file claim", "ssh ca postern authority claim gw-0042 | sudo postern connect --claim-file -", "postern connect --claim-file /data/factory/claim --consume   # in a first-boot script"},
 		"0 connected; 1 failed; 2 usage; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
 	cmd := &cobra.Command{
 		Use: "connect", Short: "Give this device an identity", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if erase {
+				return eraseWhenTold(c.stdin, o.claimFile)
+			}
 			if !o.consume {
 				return c.onboard(cmd.Context(), o, false)
 			}
 			if o.claimFile == "" || o.claimFile == "-" {
 				return control.NewFault(control.ExitUsage, "consume", "postern connect --claim-file FILE --consume", "--consume needs the file that it is to erase")
 			}
-			return c.consumed(o.claimFile, c.onboard(cmd.Context(), o, false))
+			var e eraser
+			c.beforeDrop = func(ctx context.Context) error { return e.start(ctx, o.claimFile) }
+			err := c.onboard(cmd.Context(), o, false)
+			return errors.Join(c.consumed(o.claimFile, e.erase, err), e.end())
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&o.consume, "consume", false, "erase the claim file once the device is connected, for a first boot: also when it was connected before")
+	cmd.Flags().BoolVar(&erase, "erase-when-told", false, "erase the claim file at a word on stdin, and do nothing else")
+	_ = cmd.Flags().MarkHidden("erase-when-told")
 	return cmd
 }
 

@@ -12,15 +12,15 @@ import (
 // consumed ends a connect with --consume: once the device has an identity, by
 // this connect or by an earlier one that was cut off before it came here, the
 // claim is of no use to the device and of some use to a thief.
-func (c *cli) consumed(path string, err error) error {
+func (c *cli) consumed(path string, erase func(path string) error, err error) error {
 	var fault *control.Fault
 	connected := errors.As(err, &fault) && fault.ID == "already-connected"
 	if err != nil && !connected {
 		return err
 	}
-	if erase := eraseFile(path); erase != nil {
+	if left := erase(path); left != nil {
 		return control.NewFault(control.ExitFailed, "claim-left", "sudo rm "+path,
-			"connect: the device is connected, but its claim cannot be erased: %w", erase)
+			"connect: the device is connected, but its claim cannot be erased: %w", left)
 	}
 	if connected {
 		c.say("the device was connected already; the claim %s is erased", path)

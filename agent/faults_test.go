@@ -40,7 +40,7 @@ func TestOS5MissingGroupIsNamedWithTheCommand(t *testing.T) {
 // namespace of its own.
 func TestOS6WithoutIPv6TheOtherFamilyIsServed(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("a network namespace needs root; the tier of root plays this")
+		t.Skip("not run: a network namespace needs root; the tier of root plays this")
 	}
 	for family, line := range map[string]string{"without": "level=WARN msg=\"address family is missing on this machine\" address=[::1]:", "with": ""} {
 		p := newPlace(t)

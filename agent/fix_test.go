@@ -51,7 +51,7 @@ func TestFixIsCompleteWithTheFlagsOfTheInvocation(t *testing.T) {
 // TestEachFixIsACommand reads the fix of every fault in the sources: what
 // stands there can be pasted, whatever follows as a comment.
 func TestEachFixIsACommand(t *testing.T) {
-	command := regexp.MustCompile(`^(sudo )?(|postern|ls|chmod|rm|curl|openssl|getent|ip|systemctl|groupadd|usermod|sc\.exe|busybox|df|chown|ss|mount|umount|sleep|apt-get) `)
+	command := regexp.MustCompile(`^(sudo )?(|postern|ls|chmod|rm|curl|openssl|getent|ip|systemctl|groupadd|usermod|sc\.exe|busybox|df|chown|ss|mount|umount|sleep|apt-get|install) `)
 	seen := 0
 	for _, pattern := range []string{"*.go", "control/*.go"} {
 		files, err := filepath.Glob(pattern)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,11 +45,17 @@ func TestPIDFileIsWrittenAndTakenAway(t *testing.T) {
 // writes it and empties it at the end.
 func TestPIDFileInADirectoryOfRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root becomes another account; the tier of root plays this")
+		t.Skip("not run: becoming another account needs root; the tier of root plays this")
 	}
 	p := newPlace(t, `group = "65534"`)
 	path := filepath.Join(p.dir, "pid")
-	agent := p.run(t, "--pidfile", path, "--user", "65534:65534")
+	program := copyProgram(t, p.dir)
+	run := func() *process {
+		agent := begin(t, func(cmd *exec.Cmd) { p.use(cmd); cmd.Path = program }, "run", "--pidfile", path, "--user", "65534:65534")
+		agent.says(t, "ready")
+		return agent
+	}
+	agent := run()
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(agent.Process.Pid) + "/status")
 	if err != nil || !bytes.Contains(status, []byte("Uid:\t65534\t65534")) {
 		t.Fatalf("the agent did not become the account: %v %s", err, status)
@@ -60,7 +67,7 @@ func TestPIDFileInADirectoryOfRoot(t *testing.T) {
 	if got, err := os.ReadFile(path); err != nil || len(got) != 0 {
 		t.Errorf("the file holds %q (%v), want nothing", got, err)
 	}
-	agent = p.run(t, "--pidfile", path, "--user", "65534:65534") // over what is left
+	agent = run() // over what is left
 	agent.stop(t)
 }
 

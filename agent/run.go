@@ -86,12 +86,14 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	if err != nil {
 		return hostFault(err)
 	}
+	asked, unheard := hearSignals() // by default each of them ends a process
+	defer unheard()
 	pid, err := openPID(f.pidFile) // first: its directory is root's
 	if err != nil {
 		return err
 	}
 	defer pid.close(log)
-	if err := c.becomeUser(host, cfg); err != nil {
+	if err := c.becomeUser(ctx, host, cfg); err != nil {
 		return err
 	}
 	level, err := host.Harden()
@@ -109,7 +111,7 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	if err := pid.write(); err != nil {
 		return errors.Join(err, g.close())
 	}
-	g.sandbox = level
+	g.sandbox, g.asked = level, asked
 	g.reread = func() (config.Config, error) { return c.loadConfig(f.overrides()...) }
 	if manager, ok := host.(serviceHost); ok && f.service {
 		return manager.Serve(ctx, func(ctx context.Context) error { return g.serve(ctx, nil) })

@@ -3,9 +3,11 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -115,6 +117,26 @@ func (h *Host) Drop(account string) error {
 	if err := dropped(uid, gid); err != nil {
 		return fmt.Errorf("drop to %s: %w", account, err)
 	}
+	return nil
+}
+
+// MayRun reports whether account may execute program, by starting it as the
+// account; it is ended before it does anything.
+func (h *Host) MayRun(ctx context.Context, account, program string) error {
+	uid, gid, err := h.resolve(account)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, "version")
+	cmd.Dir, cmd.Env = "/", []string{"GOTRACEBACK=none"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	if err := cmd.Start(); errors.Is(err, unix.EPERM) {
+		return nil // nobody becomes another account here, which Drop says better
+	} else if err != nil {
+		return err
+	}
+	_ = cmd.Process.Kill() // it may be done already
+	_ = cmd.Wait()         // killed
 	return nil
 }
 
