@@ -109,7 +109,7 @@ func TestTheAdminSocketDoesWhatTheMethodsDo(t *testing.T) {
 	}
 	page, err := admin.Audit(ctx, AuditQuery{Limit: 1000, Export: true})
 	w.must(err)
-	if _, err := VerifyAudit(page.Lines, ""); err != nil || len(page.Lines) < 15 {
+	if _, err := verifyAudit(page.Lines, ""); err != nil || len(page.Lines) < 15 {
 		t.Errorf("%d lines: %v", len(page.Lines), err)
 	}
 	for _, e := range w.audit() {

@@ -99,15 +99,15 @@ func TestTheAuditIsAChainThatShowsTampering(t *testing.T) {
 		w.tokenFor(d, vault)
 	}
 	lines := w.lines(AuditQuery{}).Lines
-	if n, err := VerifyAudit(lines, ""); n != len(lines) || err != nil {
+	if n, err := verifyAudit(lines, ""); n != len(lines) || err != nil {
 		t.Fatalf("%d of %d: %v", n, len(lines), err)
 	}
-	if _, err := VerifyAudit(lines[3:], lineDigest(lines[2])); err != nil {
+	if _, err := verifyAudit(lines[3:], lineDigest(lines[2])); err != nil {
 		t.Error(err)
 	}
 	w.restart()
 	w.tokenFor(d, vault)
-	if _, err := VerifyAudit(w.lines(AuditQuery{Since: uint64(len(lines) + 1)}).Lines, lineDigest(lines[len(lines)-1])); err != nil {
+	if _, err := verifyAudit(w.lines(AuditQuery{Since: uint64(len(lines) + 1)}).Lines, lineDigest(lines[len(lines)-1])); err != nil {
 		t.Errorf("over a restart: %v", err)
 	}
 	for name, change := range map[string]func([]json.RawMessage) []json.RawMessage{
@@ -120,7 +120,7 @@ func TestTheAuditIsAChainThatShowsTampering(t *testing.T) {
 		"no json": func(l []json.RawMessage) []json.RawMessage { l[4] = json.RawMessage("x"); return l },
 	} {
 		copied := append([]json.RawMessage(nil), lines...)
-		if _, err := VerifyAudit(change(copied), ""); err == nil {
+		if _, err := verifyAudit(change(copied), ""); err == nil {
 			t.Errorf("%s: not noticed", name)
 		}
 	}
@@ -146,7 +146,7 @@ func TestTheAuditRingIsBoundedAndCountsWhatWasNotExported(t *testing.T) {
 	if len(page.Lines) != 20 {
 		t.Errorf("%d records are kept", len(page.Lines))
 	}
-	if _, err := VerifyAudit(page.Lines, ""); err != nil {
+	if _, err := verifyAudit(page.Lines, ""); err != nil {
 		t.Error(err)
 	}
 	w.lines(AuditQuery{Export: true})

@@ -137,7 +137,7 @@ func (c *ledgerCheck) audit() error {
 		lines = append(lines, line)
 		return nil
 	}))
-	_, broken := VerifyAudit(lines, "")
+	_, broken := verifyAudit(lines, "")
 	return errors.Join(err, broken, differ("audit records", len(lines), int(head.Next-head.First)))
 }
 
