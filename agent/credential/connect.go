@@ -3,9 +3,7 @@ package credential
 import (
 	"context"
 	"crypto"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -153,8 +151,7 @@ func (d *Device) enroll(ctx context.Context, o Onboarding, dev *store.DeviceReco
 	if err != nil {
 		return fail(&Problem{ID: "root-mismatch", Op: "root", Fix: fixRoot, Err: err})
 	}
-	sum := sha256.Sum256(root.Raw)
-	dev.RootSHA256 = hex.EncodeToString(sum[:])
+	dev.RootSHA256 = certPrint(root)
 	auth, err := d.o.Dial(*dev)
 	if err != nil {
 		return fail(&Problem{ID: "authority-url", Op: "dial", Err: err})
@@ -327,8 +324,8 @@ func pinned(dev store.DeviceRecord) (*x509.CertPool, *x509.Certificate, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("root certificate: %w", err)
 	}
-	if sum := sha256.Sum256(root.Raw); dev.RootSHA256 != "" && !strings.EqualFold(dev.RootSHA256, hex.EncodeToString(sum[:])) {
-		return nil, nil, fmt.Errorf("the root certificate has the SHA-256 %x, expected is %.64q", sum, dev.RootSHA256)
+	if found := certPrint(root); dev.RootSHA256 != "" && !strings.EqualFold(dev.RootSHA256, found) {
+		return nil, nil, fmt.Errorf("the root certificate has the SHA-256 %s, expected is %.64q", found, dev.RootSHA256)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(root)

@@ -3,14 +3,17 @@ package credential
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
-	"go.step.sm/crypto/keyutil"
+	"go.step.sm/crypto/fingerprint"
 
 	"postern/store"
 )
@@ -25,9 +28,9 @@ const (
 func generate(algorithm string) (crypto.Signer, error) {
 	switch algorithm {
 	case "", AlgorithmEC:
-		return keyutil.GenerateSigner("EC", "P-256", 0)
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case AlgorithmRSA:
-		return keyutil.GenerateSigner("RSA", "", 2048)
+		return rsa.GenerateKey(rand.Reader, 2048)
 	}
 	return nil, fmt.Errorf("key algorithm %q: want %s or %s", algorithm, AlgorithmEC, AlgorithmRSA)
 }
@@ -125,5 +128,11 @@ func keyPrint(pub crypto.PublicKey) string {
 		return "of an unknown kind"
 	}
 	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:8])
+	return fingerprint.Fingerprint(sum[:8], fingerprint.HexFingerprint)
+}
+
+// certPrint names a certificate as step and its authority do: the SHA-256 of its DER, in hex.
+func certPrint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
+	return fingerprint.Fingerprint(sum[:], fingerprint.HexFingerprint)
 }
