@@ -23,16 +23,21 @@ type Tx struct {
 // value is not what was put there. A field that T does not know is ignored.
 func Get[T any](tx *Tx, bucket, key string) (T, error) {
 	var v T
-	plain, err := tx.get(place{bucket, key})
+	err := tx.read(place{bucket, key}, &v)
+	return v, err
+}
+
+func (tx *Tx) read(p place, v any) error {
+	plain, err := tx.get(p)
 	if err != nil {
-		return v, err
+		return err
 	}
-	return v, decode(place{bucket, key}, plain, &v)
+	return decode(p, plain, v)
 }
 
 // Put stores v as JSON under key, which must not be empty. Bucket names that
 // the caller chooses are free, except "postern".
-func Put[T any](tx *Tx, bucket, key string, v T) error {
+func Put(tx *Tx, bucket, key string, v any) error {
 	plain, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("%s: %w", place{bucket, key}, err)

@@ -45,30 +45,36 @@ func (e *remoteError) Unwrap() error { return e.is }
 
 // call asks for one verb.
 func call[Res any](ctx context.Context, c *Admin, name string, req any) (res Res, err error) {
+	err = c.ask(ctx, name, req, &res)
+	return res, err
+}
+
+// ask asks for one verb and reads the result into res, a pointer.
+func (c *Admin) ask(ctx context.Context, name string, req, res any) error {
 	body, err := json.Marshal(req)
 	if err != nil {
-		return res, err
+		return err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://authority/"+name, bytes.NewReader(body))
 	if err != nil {
-		return res, err
+		return err
 	}
 	answer, err := c.client.Do(r)
 	if err != nil {
-		return res, fmt.Errorf("authority %s: %w", name, err)
+		return fmt.Errorf("authority %s: %w", name, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
 	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxAdminAnswer))
 	if err != nil {
-		return res, fmt.Errorf("authority %s: %w", name, err)
+		return fmt.Errorf("authority %s: %w", name, err)
 	}
 	if answer.StatusCode != http.StatusOK {
-		return res, remote(name, answer.StatusCode, raw)
+		return remote(name, answer.StatusCode, raw)
 	}
-	if err := json.Unmarshal(raw, &res); err != nil {
-		return res, fmt.Errorf("authority %s: answer: %w", name, err)
+	if err := json.Unmarshal(raw, res); err != nil {
+		return fmt.Errorf("authority %s: answer: %w", name, err)
 	}
-	return res, nil
+	return nil
 }
 
 func remote(name string, status int, raw []byte) error {
@@ -81,8 +87,7 @@ func remote(name string, status int, raw []byte) error {
 
 // do asks for a verb without a result.
 func (c *Admin) do(ctx context.Context, name string, req any) error {
-	_, err := call[none](ctx, c, name, req)
-	return err
+	return c.ask(ctx, name, req, &none{})
 }
 
 // Info is Authority.Info.

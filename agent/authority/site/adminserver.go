@@ -24,13 +24,20 @@ type verb func(context.Context, *Authority, []byte) (any, error)
 func on[Req, Res any](f func(*Authority, context.Context, Req) (Res, error)) verb {
 	return func(ctx context.Context, a *Authority, body []byte) (any, error) {
 		var req Req
-		d := json.NewDecoder(bytes.NewReader(body))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&req); err != nil {
-			return nil, errors.Join(ErrInvalid, err)
+		if err := readRequest(body, &req); err != nil {
+			return nil, err
 		}
 		return f(a, ctx, req)
 	}
+}
+
+func readRequest(body []byte, req any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(req); err != nil {
+		return errors.Join(ErrInvalid, err)
+	}
+	return nil
 }
 
 // The requests that are no exported type of their own.

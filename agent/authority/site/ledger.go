@@ -97,24 +97,26 @@ func (a *Authority) update(ctx context.Context, f func(*tx) error) error {
 
 func load[T any](t *tx, bucket, key string) (T, error) {
 	v, err := store.Get[T](t.Tx, bucket, key)
-	if err != nil && !errors.Is(err, errAbsent) {
-		err = fmt.Errorf("%s %s: %w", bucket, cut(key, 80), err)
-	}
-	return v, err
+	return v, placed(err, bucket, key)
 }
 
-func save[T any](t *tx, bucket, key string, v T) error {
-	if err := store.Put(t.Tx, bucket, key, v); err != nil {
-		return fmt.Errorf("%s %s: %w", bucket, cut(key, 80), err)
-	}
-	return nil
+func save(t *tx, bucket, key string, v any) error {
+	return placed(store.Put(t.Tx, bucket, key, v), bucket, key)
 }
 
 func drop(t *tx, bucket, key string) error {
-	if err := store.Delete(t.Tx, bucket, key); err != nil && !errors.Is(err, errAbsent) {
-		return fmt.Errorf("%s %s: %w", bucket, cut(key, 80), err)
+	if err := placed(store.Delete(t.Tx, bucket, key), bucket, key); !errors.Is(err, errAbsent) {
+		return err
 	}
 	return nil
+}
+
+// placed says where an error came up. That nothing was there needs no saying.
+func placed(err error, bucket, key string) error {
+	if err == nil || errors.Is(err, errAbsent) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", bucket, cut(key, 80), err)
 }
 
 // each calls f with every value of a bucket in the order of keys; errEnough ends it.
