@@ -24,8 +24,12 @@ const tick = lifecycle.Tick
 // ready is called once, after the sockets answer.
 func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 	defer func() { err = errors.Join(err, g.close()) }()
-	signals, unheard := hearSignals() // before anything answers: by default each of them ends a process
-	defer unheard()
+	signals := g.asked
+	if signals == nil {
+		var unheard func()
+		signals, unheard = hearSignals() // before anything answers
+		defer unheard()
+	}
 	dirs := g.host.Dirs()
 	if err := g.host.Secure(dirs.Runtime, platform.Public); err != nil {
 		return accessFault("runtime-dir", err)

@@ -43,6 +43,7 @@ type graph struct {
 	endpoint        *endpoint.Server
 	grants          atomic.Pointer[token.Grants]
 	reread          func() (config.Config, error) // the configuration file again; nil if there is none
+	asked           <-chan os.Signal              // asked for since before the databases were read; nil: nobody listens yet
 	workloads       *workloads
 	workloadSecrets map[string]store.Secret // given instead of made: dev
 	served          func(endpoint.Served)
