@@ -59,7 +59,7 @@ func (g *graph) authorityStatus(now lifecycle.Instant) control.Authority {
 	}
 	failure := g.contact.LastFailure()
 	return control.Authority{
-		URL: rec.AuthorityURL, LastContact: g.contact.LastContact(now),
+		URL: rec.AuthorityURL, LastContact: g.contact.LastContact(now), Unproven: g.contact.Unproven(now),
 		LastFailure: failure.At, Failure: failure.Reason,
 	}
 }
@@ -68,6 +68,9 @@ func (g *graph) tokenStatus() control.Tokens {
 	stats := g.broker.Stats()
 	t := control.Tokens{Hits: stats.Cached, Fetched: stats.Upstream - stats.Failed}
 	for _, c := range g.broker.List() {
+		if c.Held {
+			t.Held++
+		}
 		if !c.Live {
 			continue
 		}

@@ -61,7 +61,7 @@ func statusLines(st control.Status, colour bool) []string {
 		add("certificate", "%s", certificateLine(id, st.Now))
 	}
 	if st.Authority.URL != "" {
-		add("authority", "%s   last contact %s", st.Authority.URL, ago(st.Now, st.Authority.LastContact))
+		add("authority", "%s   last contact %s", st.Authority.URL, contactText(st))
 	}
 	if st.Authority.Failure != "" && st.Authority.LastFailure.After(st.Authority.LastContact) {
 		add("", "last try %s: %s", ago(st.Now, st.Authority.LastFailure), st.Authority.Failure)
@@ -139,8 +139,19 @@ func bar(left, life time.Duration) string {
 	return strings.Repeat("█", full) + strings.Repeat("░", cells-full)
 }
 
+// contactText is never "never" when an earlier boot knew better.
+func contactText(st control.Status) string {
+	if st.Authority.Unproven {
+		return "in an earlier boot, when cannot be said: the clock is behind it"
+	}
+	return ago(st.Now, st.Authority.LastContact)
+}
+
 func tokensLine(st control.Status) string {
 	text := fmt.Sprintf("%d cached", st.Tokens.Cached)
+	if st.Tokens.Held > 0 {
+		text += fmt.Sprintf(" · %d held back until the clock is right", st.Tokens.Held)
+	}
 	if !st.Tokens.Soonest.IsZero() {
 		text += " · soonest expiry " + span(st.Tokens.Soonest.Sub(st.Now))
 	}

@@ -34,3 +34,21 @@ func TestStatusShowsNoTimeThatNobodyKnows(t *testing.T) {
 		t.Errorf("the page:\n%s", page)
 	}
 }
+
+// TestStatusDoesNotCallUnprovenThingsNeverHeard: in a boot of 1970 what is on
+// the disk cannot be dated, and the words must not say that it is not there.
+func TestStatusDoesNotCallUnprovenThingsNeverHeard(t *testing.T) {
+	st := control.Status{
+		State: lifecycle.ClockUntrusted, Now: time.Unix(7, 0).UTC(), Started: time.Unix(5, 0).UTC(),
+		Authority: control.Authority{URL: "https://ca.test", Unproven: true}, Tokens: control.Tokens{Held: 2},
+	}
+	page := strings.Join(statusLines(st, false), "\n")
+	for _, want := range []string{"last contact in an earlier boot", "0 cached · 2 held back until the clock is right"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("want %q in the page:\n%s", want, page)
+		}
+	}
+	if strings.Contains(page, "never") {
+		t.Errorf("the page:\n%s", page)
+	}
+}

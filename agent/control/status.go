@@ -57,6 +57,7 @@ type Identity struct {
 type Authority struct {
 	URL         string    `json:"url,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
+	Unproven    bool      `json:"last_contact_unproven,omitempty"` // there is one, but the clock is behind it
 	LastFailure time.Time `json:"last_failure,omitzero"`
 	Failure     string    `json:"failure,omitempty"`
 }
@@ -64,6 +65,7 @@ type Authority struct {
 // Tokens sums up the cache in a Status.
 type Tokens struct {
 	Cached  int           `json:"cached"`
+	Held    int           `json:"held_back,omitempty"` // kept until the clock can say whether they live
 	Soonest time.Time     `json:"soonest_expiry,omitzero"`
 	Hits    uint64        `json:"from_cache"`
 	Fetched uint64        `json:"fetched"`

@@ -112,6 +112,14 @@ func (c *Contact) lastLocked(now Instant) time.Time {
 	return c.restored
 }
 
+// Unproven reports whether a contact is stored that the clock of now cannot
+// place: it lies ahead of it. LastContact is zero then, which is not never.
+func (c *Contact) Unproven(now Instant) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lastLocked(now).IsZero() && !c.restored.IsZero()
+}
+
 // LastFailure is the newest failure, also one that contact has overtaken; its
 // At is zero if there was none.
 func (c *Contact) LastFailure() Failure {

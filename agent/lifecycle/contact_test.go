@@ -42,19 +42,19 @@ func TestAStoredContactCountsUntilANewOneUnlessItLiesInTheFuture(t *testing.T) {
 	c, contact := d.clock(), &lifecycle.Contact{}
 	failure := lifecycle.Failure{At: born.Add(-hour), Class: lifecycle.ClassTransient, Reason: "no route"}
 	contact.Restore(born.Add(-2*hour), failure)
-	if got := contact.LastContact(c.Now()); !got.Equal(born.Add(-2 * hour)) {
-		t.Errorf("last contact %s", got)
+	if got := contact.LastContact(c.Now()); !got.Equal(born.Add(-2*hour)) || contact.Unproven(c.Now()) {
+		t.Errorf("last contact %s, unproven %t", got, contact.Unproven(c.Now()))
 	}
 	if got := contact.LastFailure(); got != failure {
 		t.Errorf("last failure %+v", got)
 	}
 	d.setWall(born.Add(-3 * hour))
-	if got := contact.LastContact(c.Now()); !got.IsZero() {
-		t.Errorf("a contact in the future, %s, is believed", got)
+	if got := contact.LastContact(c.Now()); !got.IsZero() || !contact.Unproven(c.Now()) {
+		t.Errorf("a contact in the future, %s, is believed, or taken for none", got)
 	}
 	contact.Seen(c.Now())
 	contact.Restore(born.AddDate(1, 0, 0), lifecycle.Failure{})
-	if got := contact.LastContact(c.Now()); !got.Equal(c.Now().Wall) {
+	if got := contact.LastContact(c.Now()); !got.Equal(c.Now().Wall) || contact.Unproven(c.Now()) {
 		t.Errorf("last contact %s, want now", got)
 	}
 }

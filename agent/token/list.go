@@ -16,6 +16,7 @@ type Cached struct {
 	ClientID string
 	Resource string
 	Live     bool          // there is a token, and its life is proven
+	Held     bool          // there is a token, and only a right clock can say whether it lives
 	Left     time.Duration // of a live token
 	Expires  time.Time     // of a live token, on our wall clock as it is
 	Unused   time.Duration // since the last request
@@ -38,6 +39,7 @@ func (b *Broker) List() []Cached {
 		if c.Live = c.Left > 0; c.Live {
 			c.Expires = now.Wall.Add(c.Left)
 		}
+		c.Held = s.minted != nil && !c.Live && !s.minted.over(now)
 		list = append(list, c)
 	}
 	sort.Slice(list, func(i, j int) bool {

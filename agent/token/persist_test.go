@@ -375,9 +375,12 @@ func TestUntrustedClockMakesNothingLookUnused(t *testing.T) {
 				w.device.set(func(c *clocks) { c.synced = false })
 				w.clock = lifecycle.NewClock(lifecycle.ClockOptions{Source: w.device.read})
 				w.reopened(dir)
+				if list := w.List(); len(list) != 1 || list[0].Live || !list[0].Held {
+					t.Errorf("before the clock is right the cache has %+v", list)
+				}
 				stop = w.run()
 				after(time.Hour)
-				if list := w.List(); len(list) != 1 || list[0].Unused != time.Hour {
+				if list := w.List(); len(list) != 1 || list[0].Unused != time.Hour || list[0].Held {
 					t.Errorf("the cache has %+v", list)
 				}
 				stop()
