@@ -85,7 +85,7 @@ func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, a authorityAd
 	defer func() { _ = o.authority.Close() }()
 	l, err := o.host.Listen(ctx, at)
 	if err != nil {
-		return authorityListenFault(err, f)
+		return authorityListenFault(err)
 	}
 	run := filepath.Join(o.dir, "run")
 	if err := o.host.Secure(run, platform.Private); err != nil {
@@ -108,7 +108,7 @@ func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, a authorityAd
 	return group.Wait()
 }
 
-func authorityListenFault(err error, f *authorityFlags) error {
+func authorityListenFault(err error) error {
 	if errors.Is(err, platform.ErrPortTaken) {
 		return control.NewFault(control.ExitFailed, "port-owner", "sudo postern authority run --listen 127.0.0.1:8444", "authority: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -130,7 +131,7 @@ func (d *developer) recall(state string) error {
 // second trial beside a first one.
 func freeOr(address string) string {
 	for _, try := range []string{address, "127.0.0.1:0"} {
-		l, err := net.Listen("tcp", try)
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", try)
 		if err != nil {
 			continue
 		}

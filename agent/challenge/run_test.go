@@ -260,7 +260,12 @@ func TestRealWatcherSeesDriftReplacementAndForeignFiles(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}()
 	until(t, "watching", func() bool { return k.Health().Watching })
 
 	h.chmod(0o777)

@@ -225,7 +225,7 @@ func TestBrowsersAndForeignNamesAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(req)
-		resp := w.roundTrip(t, root, req)
+		resp := w.roundTrip(t, root, req) //nolint:bodyclose // closed there
 		if resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
@@ -253,7 +253,7 @@ func TestBadBodiesAreUsageErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp := w.roundTrip(t, root, req); resp.StatusCode != http.StatusUnprocessableEntity {
+		if resp := w.roundTrip(t, root, req); resp.StatusCode != http.StatusUnprocessableEntity { //nolint:bodyclose // closed there
 			t.Errorf("%.20q: %s", body, resp.Status)
 		}
 	}

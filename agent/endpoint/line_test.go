@@ -88,7 +88,7 @@ func (l *line) tryRead(method string) (reply, error) {
 	}
 	rep := reply{raw: raw.String()}
 	var err error
-	rep.Response, err = http.ReadResponse(bufio.NewReader(io.MultiReader(&raw, l.r)), &http.Request{Method: method})
+	rep.Response, err = http.ReadResponse(bufio.NewReader(io.MultiReader(&raw, l.r)), &http.Request{Method: method}) //nolint:bodyclose // its body is replaced below
 	if err != nil {
 		return rep, err
 	}

@@ -4,9 +4,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -131,7 +133,7 @@ func deviceTree(t *testing.T, dir, serial string) string {
 // shortDir is a folder whose path fits into a socket's address.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pdemo-")
+	dir, err := os.MkdirTemp("", "pdemo-") //nolint:usetesting // t.TempDir is too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +156,7 @@ func (m *machine) read(limit time.Duration) (ask.Answer, error) {
 		return ask.Answer{}, err
 	}
 	if !m.lines.Scan() {
-		return ask.Answer{}, fmt.Errorf("the guest went silent: %v", m.lines.Err())
+		return ask.Answer{}, fmt.Errorf("the guest went silent: %w", cmp.Or(m.lines.Err(), io.ErrUnexpectedEOF))
 	}
 	var a ask.Answer
 	return a, json.Unmarshal(m.lines.Bytes(), &a)

@@ -149,13 +149,6 @@ func (r *root) link(path, target string) error {
 	})
 }
 
-// rename moves a file within its directory; the new name must be free.
-func (r *root) rename(path, to string) error {
-	return r.at("rename", path, func(parent node, name string) error {
-		return unix.Renameat2(parent.fd, name, parent.fd, filepath.Base(to), unix.RENAME_NOREPLACE)
-	})
-}
-
 // remove takes a file, a link or an empty directory away; what is missing is
 // no error, a directory that is not empty stays.
 func (r *root) remove(path string, directory bool) error {

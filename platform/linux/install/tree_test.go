@@ -41,7 +41,7 @@ func tree(t testing.TB) string {
 // synced here.
 func volatileDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "postern-install-")
+	dir, err := os.MkdirTemp("/dev/shm", "postern-install-") //nolint:usetesting // t.TempDir cannot be told where
 	if err != nil {
 		return t.TempDir()
 	}
