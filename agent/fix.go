@@ -28,6 +28,14 @@ func (c *cli) complete(fix string) string {
 	})
 }
 
+// completeAll does so for the commands in a status.
+func (c *cli) completeAll(st *control.Status) {
+	st.Fix = c.complete(st.Fix)
+	for i := range st.Identities {
+		st.Identities[i].Fix = c.complete(st.Identities[i].Fix)
+	}
+}
+
 // eachCommand finds the calls of postern in a line, each up to what ends a
 // command in a shell.
 var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern [a-z](?:[^;|&#(),]|\|[a-z])+`)

@@ -48,6 +48,15 @@ func TestFixIsCompleteWithTheFlagsOfTheInvocation(t *testing.T) {
 	}
 }
 
+func TestFixesInAStatusAreComplete(t *testing.T) {
+	c := &cli{stateDir: "/srv/state"}
+	st := control.Status{Fix: "postern status", Identities: []control.Identity{{Fix: "sudo postern renew"}}}
+	c.completeAll(&st)
+	if st.Fix != "postern status --state-dir /srv/state" || !strings.HasSuffix(st.Identities[0].Fix, " --state-dir /srv/state") {
+		t.Errorf("%q and %q", st.Fix, st.Identities[0].Fix)
+	}
+}
+
 // TestEachFixIsACommand reads the fix of every fault in the sources: what
 // stands there can be pasted, whatever follows as a comment.
 func TestEachFixIsACommand(t *testing.T) {

@@ -28,7 +28,7 @@ func (c *cli) statusVerb() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				st.Fix = c.complete(st.Fix)
+				c.completeAll(&st)
 				if err := c.showStatus(st, args); err != nil {
 					return err
 				}
