@@ -40,6 +40,9 @@ func openPID(path string) (*pidFile, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", path)
 	}
+	if err == nil && names(info) > 1 {
+		err = fmt.Errorf("%s is a file that has another name, too", path)
+	}
 	if err != nil {
 		_ = file.Close() // nothing was written
 		return refuse("pid file: %w", err)

@@ -81,7 +81,11 @@ func TestPIDFileThatIsNoneIsRefused(t *testing.T) {
 	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{link, dir, filepath.Join(dir, "missing", "pid")} {
+	second := filepath.Join(dir, "second") // as who owns the directory could make it of another's file
+	if err := os.Link(target, second); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, second, dir, filepath.Join(dir, "missing", "pid")} {
 		file, err := openPID(path)
 		if f := control.AsFault(err); err == nil || f.Exit != control.ExitUsage || !strings.HasPrefix(f.Fix, "ls -ld ") {
 			t.Errorf("%s: %v, %+v", path, file, f)
