@@ -180,8 +180,10 @@ func TestVerbsOfRootBeginNothingWhereTheAccountCannotExecuteTheProgram(t *testin
 	}
 	before := o.files(t, ".")
 	for _, args := range [][]string{
-		{"reset", "--all", "--yes"}, {"connect", "--claim-file", claim, "--consume"},
-		{"disconnect", "--local-only", "--yes"}, {"run", "--user", "postern"},
+		{"reset", "--all", "--yes"},
+		{"connect", "--claim-file", claim, "--consume"},
+		{"disconnect", "--local-only", "--yes"},
+		{"run", "--user", "postern"},
 	} {
 		verb := o.begin(t, args...)
 		if code := verb.exit(t); code != control.ExitPermission {

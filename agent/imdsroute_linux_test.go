@@ -30,7 +30,7 @@ func TestIMDSRouteComesAndGoes(t *testing.T) {
 		}
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("a network of one's own needs root")
+		t.Skip("not run: a network of one's own needs root")
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -24,7 +24,7 @@ func inside(t *testing.T, f func(t *testing.T, w *world)) {
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("real clients need private namespaces, and only root can make them: run as root")
+		t.Skip("not run: a private namespace for real clients needs root")
 	}
 	t.Parallel()
 	program, err := os.Executable()

@@ -51,6 +51,7 @@ func packages() map[string]string {
 		"depmod": "kmod", "modprobe": "kmod", "xz": "xz-utils", "mke2fs": "e2fsprogs", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs", "debugfs": "e2fsprogs",
 		"mkfs.f2fs": "f2fs-tools", "fsck.f2fs": "f2fs-tools", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static", "genimage": "genimage",
 		"mksquashfs": "squashfs-tools", "mkfs.vfat": "dosfstools", "mcopy": "mtools", "swtpm": "swtpm", "cpio": "cpio",
+		"unshare": "util-linux", "losetup": "mount", "mount": "mount", "umount": "mount", "timeout": "coreutils", "cp": "coreutils",
 		"mkimage": "u-boot-tools", "fdtput": "device-tree-compiler", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd": "qemu-efi-aarch64",
 		"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg",
 		"/usr/lib/u-boot/qemu_arm64/u-boot.bin": "u-boot-qemu", "/usr/share/AAVMF/AAVMF_CODE.fd": "qemu-efi-aarch64", "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",

@@ -18,7 +18,7 @@ import (
 // that others can write without the sticky bit is refused to trials, too.
 func TestStickyParentsAreForTrialsOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not run: only a sticky directory of root's counts, and we are not root")
+		t.Skip("not run: a sticky directory counts only if it is root's, which needs root")
 	}
 	for _, c := range []struct {
 		name    string

@@ -89,7 +89,7 @@ func TestAliasDoesNotHideAnotherAgentsUnit(t *testing.T) {
 // own, on a tmpfs; the next install has nothing to do there.
 func TestMountedTokensAreLeftToTheMount(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give directories away")
+		t.Skip("not run: giving directories away needs root")
 	}
 	dir := tree(t)
 	o := options(dir, "systemd")

@@ -34,10 +34,10 @@ func (p *Plan) decideLine(s Step, there *found) (Step, *Refusal) {
 	s.Note = strings.TrimSpace(string(s.item.content))
 	s.Do = DoMake
 	for _, line := range strings.Split(string(there.content), "\n") {
-		switch {
-		case line == s.Note:
+		switch line {
+		case s.Note:
 			s.Do = DoUnchanged
-		case line == lineMark:
+		case lineMark:
 			s.Do = DoReplace
 		}
 		if s.Do == DoUnchanged {

@@ -134,7 +134,7 @@ func TestReadOnlyUsrSendsFilesToEtc(t *testing.T) {
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("a mount needs root")
+		t.Skip("not run: a mount needs root")
 	}
 	dir := tree(t)
 	usr := filepath.Join(dir, "usr")
