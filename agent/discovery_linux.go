@@ -36,7 +36,7 @@ func (c *cli) discoveryChild(name, short, what string, do func(context.Context, 
 	}
 	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` of another system's tree")
 	if name == "on" {
-		cmd.Flags().StringVar(&f.tokens, "tokens", "link", "link, or mount: a tmpfs of its own, where containers mount the directory above (systemd)")
+		cmd.Flags().StringVar(&f.tokens, "tokens", "", "link, or mount: a tmpfs of its own, where containers mount the directory above, systemd (default: as it is, else link)")
 	}
 	if name != "show" {
 		cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done")
@@ -46,12 +46,12 @@ func (c *cli) discoveryChild(name, short, what string, do func(context.Context, 
 
 // discoveryOptions say where the program is and which files this system reads.
 func (c *cli) discoveryOptions(f installFlags) (install.Options, error) {
-	o := install.Options{Root: f.root, Parts: []string{install.PartDiscovery}, Mount: f.tokens == "mount", UID: -1, GID: -1}
+	o := install.Options{Root: f.root, Parts: []string{install.PartDiscovery}, UID: -1, GID: -1}
 	m, err := install.Installed(f.root)
 	if err != nil {
 		return o, installFault("discovery", err)
 	}
-	o.Init, o.To = m.Init, m.Binary
+	o.Init, o.To, o.Mount = m.Init, m.Binary, mounted(f, m)
 	if o.Init == "" {
 		o.Init = install.Detect(f.root).Init
 	}
@@ -62,6 +62,11 @@ func (c *cli) discoveryOptions(f installFlags) (install.Options, error) {
 	}
 	o.Arc, err = c.arcAddress(f.root)
 	return o, err
+}
+
+// mounted reports whether the token directory is to be a mount.
+func mounted(f installFlags, m install.Manifest) bool {
+	return f.tokens == "mount" || f.tokens == "" && m.Mounted()
 }
 
 // programIn is the program that a package put into the tree, or this one.

@@ -39,7 +39,7 @@ func (c *cli) installVerb() *cobra.Command {
 	flags.StringVar(&f.binary, "binary", "", "`file` to install as the program (default: this one)")
 	flags.StringVar(&f.to, "to", "", "`path` of the installed program (default /usr/local/bin/postern, with --root /usr/bin/postern)")
 	flags.StringVar(&f.discovery, "discovery", "on", "on, or off: clients do not find the agent until postern discovery on")
-	flags.StringVar(&f.tokens, "tokens", "link", "link, or mount: a tmpfs of its own, where containers mount the directory above (systemd)")
+	flags.StringVar(&f.tokens, "tokens", "", "link, or mount: a tmpfs of its own, where containers mount the directory above, systemd (default: as it is, else link)")
 	flags.StringVar(&f.services, "service-dir", "", "`directory` that runit or s6 watches")
 	flags.IntVar(&f.uid, "uid", -1, "`number` of a new account postern, for images (default: a free one)")
 	flags.IntVar(&f.gid, "gid", -1, "`number` of a new group himds")
@@ -145,7 +145,7 @@ func portOfOurs(owner string) bool {
 // installOptions turns the flags into what the room wants.
 func (c *cli) installOptions(f installFlags) (install.Options, initFound, error) {
 	o := install.Options{
-		Root: f.root, Init: f.init, To: f.to, Parts: []string{install.PartAgent}, Mount: f.tokens == "mount",
+		Root: f.root, Init: f.init, To: f.to, Parts: []string{install.PartAgent},
 		Service: f.services, UID: f.uid, GID: f.gid,
 	}
 	if f.discovery == "on" {
@@ -154,7 +154,7 @@ func (c *cli) installOptions(f installFlags) (install.Options, initFound, error)
 	usage := func(format string, args ...any) error {
 		return control.NewFault(control.ExitUsage, "usage", "postern install --help", "install: "+format, args...)
 	}
-	if f.discovery != "on" && f.discovery != "off" || f.tokens != "link" && f.tokens != "mount" {
+	if f.discovery != "on" && f.discovery != "off" || f.tokens != "" && f.tokens != "link" && f.tokens != "mount" {
 		return o, initFound{}, usage("--discovery is on or off, --tokens is link or mount")
 	}
 	if o.To == "" {
@@ -163,7 +163,11 @@ func (c *cli) installOptions(f installFlags) (install.Options, initFound, error)
 			o.To = "/usr/bin/postern"
 		}
 	}
-	var err error
+	m, err := install.Installed(f.root)
+	if err != nil {
+		return o, initFound{}, installFault("install", err)
+	}
+	o.Mount = mounted(f, m)
 	if o.Arc, err = c.arcAddress(f.root); err != nil {
 		return o, initFound{}, err
 	}

@@ -92,6 +92,11 @@ func (m Manifest) find(path string) (Entry, bool) {
 	return m.Entries[i], true
 }
 
+// Mounted reports whether a tmpfs lies on the token directory instead of a link.
+func (m Manifest) Mounted() bool {
+	return slices.ContainsFunc(m.Entries, func(e Entry) bool { return e.Kind == File && filepath.Base(e.Path) == mountUnit })
+}
+
 // has reports whether content is what we once wrote to path.
 func (m Manifest) has(path, content string) bool {
 	e, ok := m.find(path)
