@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"postern/agent/control"
@@ -58,10 +59,20 @@ func (g *graph) authorityStatus(now lifecycle.Instant) control.Authority {
 		return control.Authority{}
 	}
 	failure := g.contact.LastFailure()
+	last, undated := lastContact(g.contact, now, g.device.List())
 	return control.Authority{
-		URL: rec.AuthorityURL, LastContact: g.contact.LastContact(now), Unproven: g.contact.Unproven(now),
+		URL: rec.AuthorityURL, LastContact: last, Undated: undated,
 		LastFailure: failure.At, Failure: failure.Reason,
 	}
+}
+
+// lastContact tells a contact that cannot be dated from one that never was: a
+// stored one may lie ahead of the clock, and one that was never stored, since
+// the power went first, has left a certificate.
+func lastContact(c *lifecycle.Contact, now lifecycle.Instant, list []credential.Standing) (last time.Time, undated bool) {
+	last = c.LastContact(now)
+	certified := slices.ContainsFunc(list, func(id credential.Standing) bool { return !id.NotAfter.IsZero() })
+	return last, last.IsZero() && (certified || c.Unproven(now))
 }
 
 func (g *graph) tokenStatus() control.Tokens {

@@ -139,10 +139,10 @@ func bar(left, life time.Duration) string {
 	return strings.Repeat("█", full) + strings.Repeat("░", cells-full)
 }
 
-// contactText is never "never" when an earlier boot knew better.
+// contactText is not "never" when an earlier process knew better.
 func contactText(st control.Status) string {
-	if st.Authority.Unproven {
-		return "in an earlier boot, when cannot be said: the clock is behind it"
+	if st.Authority.Undated {
+		return "before this start, at a time that is not known"
 	}
 	return ago(st.Now, st.Authority.LastContact)
 }

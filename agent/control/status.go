@@ -57,7 +57,7 @@ type Identity struct {
 type Authority struct {
 	URL         string    `json:"url,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
-	Unproven    bool      `json:"last_contact_unproven,omitempty"` // there is one, but the clock is behind it
+	Undated     bool      `json:"last_contact_undated,omitempty"` // there was one, and when cannot be said
 	LastFailure time.Time `json:"last_failure,omitzero"`
 	Failure     string    `json:"failure,omitempty"`
 }
