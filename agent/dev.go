@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -174,10 +175,19 @@ func (d *developer) known(ctx context.Context, a *site.Authority, name string) b
 // machineName is what the device is called at the authority: its host name.
 func machineName() string {
 	name, err := os.Hostname()
-	if err != nil || name == "" {
+	if err != nil {
+		name = ""
+	}
+	return nameFrom(name)
+}
+
+// nameFrom is the host name, or "device" where the authority would not take it:
+// Linux calls a host that was given none "(none)".
+func nameFrom(host string) string {
+	if !regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`).MatchString(host) {
 		return "device"
 	}
-	return name
+	return host
 }
 
 // devConfig is the configuration of a trial: everything on loopback, one
