@@ -25,6 +25,9 @@ func claims() []string {
 	return []string{"/etc/postern/claim", "/etc/credstore/postern.claim", "/etc/credstore.encrypted/postern.claim"}
 }
 
+// authorityDir is where a site authority keeps its keys.
+const authorityDir = stateDir + "-authority"
+
 // Seal removes from the tree at dir what makes a device this device: the
 // enrolment and the cache in the state directory, and claims. The key goes
 // first, overwritten, so that whatever stops it leaves nothing that could be
@@ -104,6 +107,9 @@ func (r *root) sealPlan(state string) ([]Step, error) {
 		if f != nil {
 			steps = append(steps, Step{Do: DoRemove, Kind: File, Path: path, Note: "a claim"})
 		}
+	}
+	if r.there(authorityDir) {
+		steps = append(steps, Step{Do: DoKeep, Kind: Directory, Path: authorityDir, Note: "holds the keys of a site authority: remove it, unless each copy shall be that authority"})
 	}
 	return steps, nil
 }

@@ -80,3 +80,18 @@ func TestSealFollowsNoLinkOfTheAgent(t *testing.T) {
 		t.Error("the link is left")
 	}
 }
+
+// TestSealNamesTheKeysOfAnAuthority: they are no device's, but an image with
+// them makes every copy an authority.
+func TestSealNamesTheKeysOfAnAuthority(t *testing.T) {
+	dir := enrolled(t)
+	put(t, dir, "var/lib/postern-authority/site.db", "keys")
+	steps, err := Seal(dir, "/var/lib/postern", false, nil)
+	must(t, err)
+	if last := steps[len(steps)-1]; last.Path != "/var/lib/postern-authority" || last.Do != DoKeep || !strings.Contains(last.Note, "site authority") {
+		t.Errorf("the last step is %+v", last)
+	}
+	if snapshot(t, dir)["/var/lib/postern-authority/site.db"] == "" {
+		t.Error("it was removed")
+	}
+}
