@@ -127,18 +127,6 @@ var simSite = sync.OnceValues(func() (string, error) {
 // simLeft is the directory above, which outlives each test that copies it.
 var simLeft atomic.Pointer[string] //nolint:gochecknoglobals // TestMain takes it away
 
-// tidy is a run of tests that leaves nothing behind.
-type tidy struct{ *testing.M }
-
-// Run implements testscript.TestingM.
-func (t tidy) Run() int {
-	code := t.M.Run()
-	if dir := simLeft.Load(); dir != nil && os.RemoveAll(*dir) != nil {
-		return max(code, 1)
-	}
-	return code
-}
-
 func (s *simulation) openSite() {
 	dir := filepath.Join(s.t.(*testing.T).TempDir(), "site")
 	made, err := simSite()

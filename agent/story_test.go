@@ -28,6 +28,18 @@ func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){"postern": func() { os.Exit(storyMain()) }})
 }
 
+// tidy is a run of tests that leaves nothing behind.
+type tidy struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (t tidy) Run() int {
+	code := t.M.Run()
+	if dir := simLeft.Load(); dir != nil && os.RemoveAll(*dir) != nil {
+		return max(code, 1)
+	}
+	return code
+}
+
 // storyLog names the file in which a story's commands leave what they said.
 const storyLog = "POSTERN_STORY_LOG"
 

@@ -229,7 +229,7 @@ func (h *Host) FileSystem(path string) (platform.FileSystem, error) {
 	}
 	var flags uint32
 	name := make([]uint16, windows.MAX_PATH+1)
-	if err := windows.GetVolumeInformation(root, nil, 0, nil, nil, &flags, &name[0], uint32(len(name))); err != nil {
+	if err := windows.GetVolumeInformation(root, nil, 0, nil, nil, &flags, &name[0], uint32(len(name))); err != nil { //nolint:gosec // a name is shorter than 64 KB
 		return platform.FileSystem{}, &fs.PathError{Op: "volume of", Path: path, Err: err}
 	}
 	var free uint64

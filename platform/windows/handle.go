@@ -204,9 +204,9 @@ func (n *node) rename(to string, replace bool) error {
 	if len(name) > windows.MAX_LONG_PATH {
 		return &fs.PathError{Op: "rename into", Path: to, Err: windows.ERROR_FILENAME_EXCED_RANGE}
 	}
-	info := &renameInfo{length: uint32(len(name)-1) * 2}
+	info := &renameInfo{length: uint32(len(name)-1) * 2} //nolint:gosec // a name is shorter than 64 KB
 	copy(info.name[:], name)
-	size := uint32(unsafe.Offsetof(info.name)) + uint32(len(name))*2
+	size := uint32(unsafe.Offsetof(info.name)) + uint32(len(name))*2 //nolint:gosec // a name is shorter than 64 KB
 	info.flags = windows.FILE_RENAME_POSIX_SEMANTICS
 	if replace {
 		info.flags |= windows.FILE_RENAME_REPLACE_IF_EXISTS

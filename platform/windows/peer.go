@@ -218,7 +218,7 @@ func (h *Host) describe(pid uint32) string {
 	}
 	defer func() { _ = windows.CloseHandle(process) }() // read only
 	name := make([]uint16, windows.MAX_LONG_PATH)
-	size := uint32(len(name))
+	size := uint32(len(name)) //nolint:gosec // a name is shorter than 64 KB
 	if err := windows.QueryFullProcessImageName(process, 0, &name[0], &size); err == nil {
 		text += fmt.Sprintf(" (%s)", filepath.Base(windows.UTF16ToString(name[:size])))
 	}

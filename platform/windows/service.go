@@ -120,7 +120,7 @@ func InstallService(exe string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("create service: %w", err)
 	}
-	defer s.Close() // as above
+	defer s.Close() //nolint:errcheck // as above
 	if err := s.SetRecoveryActions(recovery(), uint32((24 * time.Hour).Seconds())); err != nil {
 		return fmt.Errorf("service recovery: %w", err)
 	}
@@ -149,7 +149,7 @@ func RemoveService() error {
 	if err != nil {
 		return fmt.Errorf("open service: %w", err)
 	}
-	defer s.Close() // as above
+	defer s.Close() //nolint:errcheck // as above
 	if _, err := s.Control(svc.Stop); err != nil && !errors.Is(err, windows.ERROR_SERVICE_NOT_ACTIVE) {
 		return fmt.Errorf("stop service: %w", err)
 	}

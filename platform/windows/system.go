@@ -40,7 +40,7 @@ func registryNumber(path, name string) uint64 {
 	if err != nil {
 		return 0
 	}
-	defer k.Close() // read only
+	defer k.Close() //nolint:errcheck // read only
 	n, _, err := k.GetIntegerValue(name)
 	if err != nil {
 		return 0
@@ -53,7 +53,7 @@ func registryText(path, name string) string {
 	if err != nil {
 		return ""
 	}
-	defer k.Close() // read only
+	defer k.Close() //nolint:errcheck // read only
 	s, _, err := k.GetStringValue(name)
 	if err != nil {
 		return ""
