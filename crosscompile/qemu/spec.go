@@ -18,6 +18,7 @@ type Disk struct {
 	Snapshot bool   // writes are forgotten, so that one image serves every run
 	LogFile  string // raw log of every write and flush (blklogwrites)
 	ReadOnly bool
+	Scratch  bool // for this run only: the guest's flushes stay with QEMU
 	Serial   string
 }
 
@@ -121,7 +122,11 @@ func (d Disk) args(i int) []string {
 	}
 	var args []string
 	if d.LogFile == "" {
-		args = []string{"-drive", fmt.Sprintf("file=%s,format=%s,if=none,id=disk%d,snapshot=%s,readonly=%s", comma(d.File), format, i, onOff(d.Snapshot), onOff(d.ReadOnly))}
+		drive := fmt.Sprintf("file=%s,format=%s,if=none,id=disk%d,snapshot=%s,readonly=%s", comma(d.File), format, i, onOff(d.Snapshot), onOff(d.ReadOnly))
+		if d.Scratch {
+			drive += ",cache=unsafe"
+		}
+		args = []string{"-drive", drive}
 	} else {
 		args = []string{
 			"-blockdev", fmt.Sprintf("driver=file,filename=%s,node-name=%s", comma(d.File), file),

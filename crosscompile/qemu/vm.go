@@ -37,14 +37,19 @@ type VM struct {
 	done  chan struct{} // QEMU has ended and everything that the guest said was read
 	kill  context.CancelFunc
 
-	mu   sync.Mutex // guards what follows
-	err  error      // how QEMU ended
-	said error      // what was wrong with the guest's words
-	exit *Message
+	mu    sync.Mutex // guards what follows
+	err   error      // how QEMU ended
+	said  error      // what was wrong with the guest's words
+	heard bool       // the guest said something
+	exit  *Message
+	spent time.Duration // QEMU's processor time
 }
 
 // Sentinels of Result.
 var (
+	// ErrNoStart means that QEMU gave up before the guest said anything: it
+	// cannot be the guest's doing.
+	ErrNoStart = errors.New("the machine did not start")
 	// ErrNoExit means that the guest ended without an exit line.
 	ErrNoExit = errors.New("the guest ended without an exit line")
 	// ErrCrash means that the console shows a panic, an oops or an out-of-memory kill.
@@ -100,6 +105,9 @@ func (vm *VM) run(cmd *exec.Cmd, words *bytes.Buffer, listener *net.UnixListener
 	_ = listener.Close()
 	vm.mu.Lock()
 	vm.err, vm.said = err, said
+	if state := cmd.ProcessState; state != nil {
+		vm.spent = state.UserTime() + state.SystemTime()
+	}
 	vm.mu.Unlock()
 	vm.lines.close()
 	close(vm.done)
@@ -113,11 +121,12 @@ func (vm *VM) listen(listener *net.UnixListener, job string) error {
 	}
 	defer func() { _ = conn.Close() }()
 	err = port.Read(conn, job, func(m Message) {
+		vm.mu.Lock()
+		vm.heard = true
 		if m.Kind == port.Exit {
-			vm.mu.Lock()
 			vm.exit = &m
-			vm.mu.Unlock()
 		}
+		vm.mu.Unlock()
 		vm.lines.put(m)
 	})
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
@@ -147,15 +156,19 @@ func (vm *VM) Wait(ctx context.Context) error {
 }
 
 // Result waits for the end and returns the guest's exit line. It is an error if
-// there is none (ErrNoExit), and if the console shows that the kernel
-// complained (ErrCrash), whatever the exit line says.
+// there is none (ErrNoExit; ErrNoStart if QEMU itself gave up), and if the
+// console shows that the kernel complained (ErrCrash), whatever the exit line says.
 func (vm *VM) Result(ctx context.Context) (Message, error) {
 	err := vm.Wait(ctx)
 	vm.mu.Lock()
-	exit := vm.exit
+	exit, heard := vm.exit, vm.heard
 	vm.mu.Unlock()
 	if line := Complaint(vm.console()); line != "" {
 		return Message{}, errors.Join(err, fmt.Errorf("%w: %s", ErrCrash, line))
+	}
+	var end *exec.ExitError
+	if !heard && errors.As(err, &end) && end.ExitCode() > 0 { // not by a signal: that is ours
+		return Message{}, errors.Join(ErrNoStart, err)
 	}
 	if exit == nil {
 		return Message{}, errors.Join(ErrNoExit, err)
@@ -175,6 +188,14 @@ func (vm *VM) Close() error {
 	for range vm.lines.out { // lets its goroutine end
 	}
 	return os.RemoveAll(vm.dir)
+}
+
+// Spent is the processor time that the machine took, known once it has ended.
+// On an idle host the machine runs for about that long.
+func (vm *VM) Spent() time.Duration {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.spent
 }
 
 // Console is the path of the console's log, which is for people.

@@ -91,6 +91,42 @@ func TestWhatIsUnclearIsAFailure(t *testing.T) {
 	}
 }
 
+// TestMachineThatDidNotStartIsToldFromATestThatFailed: neither a wrong word nor
+// a program that is missing may look like the test's own status.
+func TestMachineThatDidNotStartIsToldFromATestThatFailed(t *testing.T) {
+	binary := planted(t)
+	without := t.TempDir() // what prepares the machine is there, what runs it is not
+	for _, program := range []string{"go", "env", "apt-get", "apt-cache", "dpkg-deb", "xz"} {
+		path, err := exec.LookPath(program)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(without, program))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		args      []string
+		path, say string
+	}{
+		{[]string{"-cpu", "none", binary}, "", "the machine did not start"},
+		{[]string{"-kernel", "none", binary}, "", "kernel none: "},
+		{[]string{"-disk", "ntfs:1M", binary}, "", "-disk is"},
+		{[]string{binary + ".none"}, "", "no such file"},
+		{[]string{binary}, without, "qemu-system-aarch64 is missing: apt-get install qemu-system-arm"},
+	} {
+		t.Run(c.say, func(t *testing.T) {
+			if c.path != "" {
+				t.Setenv("PATH", c.path)
+			}
+			status, _, stderr := try(t, append(c.args, "-test.run=Planted")...)
+			if status != statusNoStart || !strings.Contains(stderr, c.say) {
+				t.Errorf("status %d, want %d and %q:\n%s", status, statusNoStart, c.say, stderr)
+			}
+		})
+	}
+}
+
 // TestGuestOfAnotherJobIsNotBelieved boots a guest that reports success, of a job
 // that nobody gave it.
 func TestGuestOfAnotherJobIsNotBelieved(t *testing.T) {

@@ -37,6 +37,8 @@ func (p *plan) follow(ctx context.Context, vm *qemu.VM, stdout, stderr io.Writer
 		status, err = statusLate, errors.New("interrupted")
 	case ctx.Err() != nil && !errors.Is(err, qemu.ErrCrash):
 		status, err = statusLate, fmt.Errorf("no end within %s", p.deadline)
+	case errors.Is(err, qemu.ErrNoStart):
+		status = statusNoStart
 	case err != nil:
 		status = statusSilent
 	case lost != nil:

@@ -70,7 +70,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.disk, "disk", "", "a scratch disk, ext4:64M or f2fs:64M: the test's temporary folder and POSTERN_TEST_DIR")
 	flags.DurationVar(&o.deadline, "deadline", 0, "instead of -test.timeout and 60 s")
 	flags.StringVar(&o.guest, "guest", "", "a PID 1 instead of the guest program")
-	flags.BoolVar(&o.verbose, "verbose", false, "say how long the machine ran")
+	flags.BoolVar(&o.verbose, "verbose", false, "say how long the machine ran, and how much of the processor it took")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -115,7 +115,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer func() { _ = vm.Close() }()
 	status := p.follow(ctx, vm, stdout, stderr)
 	if o.verbose {
-		_, _ = fmt.Fprintf(stderr, "exec: %s on %s: status %d after %.1f s\n", filepath.Base(o.binary), o.kernel, status, time.Since(began).Seconds())
+		_, _ = fmt.Fprintf(stderr, "exec: %s on %s: status %d after %.1f s, of the processor %.1f s\n",
+			filepath.Base(o.binary), o.kernel, status, time.Since(began).Seconds(), vm.Spent().Seconds())
 	}
 	return status
 }

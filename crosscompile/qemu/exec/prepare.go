@@ -96,7 +96,7 @@ func (p *plan) disks(ctx context.Context, o options, work string) ([]string, err
 	}
 	p.job.Mounts = append(p.job.Mounts, qemu.Mount{Device: "/dev/" + letter(p.spec.Disks), Dir: testDir, Type: kind, Options: "noatime"})
 	p.job.Env = append(p.job.Env, "TMPDIR="+testDir, "POSTERN_TEST_DIR="+testDir)
-	p.spec.Disks = append(p.spec.Disks, qemu.Disk{File: image})
+	p.spec.Disks = append(p.spec.Disks, qemu.Disk{File: image, Scratch: true})
 	return append(modules, kind), nil
 }
 
