@@ -20,6 +20,7 @@ import (
 const (
 	planFile   = "/story/plan.json"
 	memoryFile = "/story/memory.json"
+	stuckFile  = "/story/stuck"
 	agent      = "/usr/bin/postern"
 )
 
@@ -34,6 +35,8 @@ type plan struct {
 	Status  []string   `json:"status,omitempty"` // answers as LSB says: 0 running, 1 dead with a pid file, 3 stopped
 	Once    bool       `json:"once"`             // the init starts the agent once and does not look after it
 	Patient int        `json:"patient"`          // seconds for the first answer
+	Again   int        `json:"again"`            // seconds for the first answer of the agent that comes after it
+	Off     [][]string `json:"off,omitempty"`    // ends the last boot; without it the machine is switched off
 	Log     []string   `json:"log,omitempty"`    // prints the agent's log; without it the log goes to the console
 	Handed  bool       `json:"handed"`           // the sockets are the init's, and stay when the agent stops
 	Systemd bool       `json:"systemd"`
@@ -83,7 +86,21 @@ func playStory([]string) int {
 	}
 	syscall.Sync()
 	_ = w.Say(port.Message{Kind: port.Exit, RC: rc, Up: uptime()})
+	if rc == 0 && s.boot == "again" && len(s.plan.Off) > 0 {
+		complain(s.shutDown())
+	}
 	return powerOff()
+}
+
+// shutDown has the init end everything, this program too. If it does not, a
+// file on the disk tells the host.
+func (s *story) shutDown() error {
+	err := commands(s.plan.Off, 0)
+	if err == nil {
+		<-time.After(patient)
+		err = fmt.Errorf("the machine still runs after %s", patient)
+	}
+	return errors.Join(err, os.WriteFile(stuckFile, []byte(err.Error()), 0o644))
 }
 
 func (s *story) play() error {

@@ -124,7 +124,7 @@ func (s *story) started() (string, error) {
 	if name := comm(1); name != s.plan.PID1 {
 		return "", fmt.Errorf("process 1 is %s, want %s", name, s.plan.PID1)
 	}
-	if err := wait(s.patience(), answers); err != nil {
+	if err := wait(seconds(s.plan.Patient), answers); err != nil {
 		return "", err
 	}
 	pid := agentPID()
@@ -134,8 +134,7 @@ func (s *story) started() (string, error) {
 	return fmt.Sprintf("pid %d", pid), nil
 }
 
-// patience is how long the init may take to start or restart the agent.
-func (s *story) patience() time.Duration { return time.Duration(s.plan.Patient) * time.Second }
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 // answers asks without a key: in every state that is a 401 with a challenge.
 func answers() error {
@@ -157,7 +156,12 @@ type status struct {
 	} `json:"identities"`
 	Tokens struct {
 		Cached int `json:"cached"`
+		Held   int `json:"held_back"`
 	} `json:"tokens"`
+	Authority struct {
+		Last    string `json:"last_contact"`
+		Undated bool   `json:"last_contact_undated"`
+	} `json:"authority"`
 	Clock struct {
 		Trusted bool   `json:"trusted"`
 		Reason  string `json:"reason"`
@@ -289,6 +293,10 @@ func (s *story) untrusted() (string, error) {
 	got := fmt.Sprintf("%s, clock: %s; problem: %s; fix: %s", st.State, st.Clock.Reason, st.Problem, st.Fix)
 	if st.State != "ClockUntrusted" || st.Clock.Trusted || st.Clock.Reason == "" || st.Fix == "" {
 		return got, errors.New("want ClockUntrusted with a reason and a fix")
+	}
+	if st.Tokens.Held != 1 || st.Authority.Last != "" || !st.Authority.Undated {
+		return got, fmt.Errorf("what is on the disk is taken for nothing: %d tokens held back, last contact %q, undated %t",
+			st.Tokens.Held, st.Authority.Last, st.Authority.Undated)
 	}
 	return got, nil
 }

@@ -136,7 +136,7 @@ func (s *story) killed() (string, error) {
 
 // back awaits another agent than old that answers.
 func (s *story) back(old int, began time.Time) (string, error) {
-	err := wait(s.patience(), func() error {
+	err := wait(seconds(s.plan.Again), func() error {
 		if pid := agentPID(); pid == 0 || pid == old {
 			return fmt.Errorf("no new agent, only %d", pid)
 		}

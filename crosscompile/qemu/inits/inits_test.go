@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ const limit = 8 * time.Minute
 
 func tools(t *testing.T) {
 	t.Helper()
-	qemu.Tools(t, "mmdebstrap", "mke2fs", "cp", "apt-get", "dpkg-deb", "depmod", "modprobe", "qemu-system-aarch64", "qemu-system-x86_64")
+	qemu.Tools(t, "mmdebstrap", "mke2fs", "e2fsck", "debugfs", "cp", "apt-get", "dpkg-deb", "depmod", "modprobe", "qemu-system-aarch64", "qemu-system-x86_64")
 	if os.Geteuid() != 0 {
 		t.Fatal("the packages are unpacked with their owners: run go run ./crosscompile/tests inits as root")
 	}
@@ -131,6 +133,48 @@ func life(t *testing.T, tier, arch, name string) {
 			t.FailNow()
 		}
 	}
+	if len(s.plan.Off) > 0 {
+		left(t, s, image)
+	}
+}
+
+// left looks at the disk that the init left when it powered the machine off.
+func left(t *testing.T, s system, image string) {
+	t.Helper()
+	ctx := t.Context()
+	head, err := command(ctx, "debugfs", "-R", "stats -h", image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.plan.Systemd && strings.Contains(head, "needs_recovery") {
+		t.Error("systemd has not unmounted the disk")
+	}
+	if _, err := command(ctx, "e2fsck", "-p", image); err != nil { // plays the journal, as a boot would
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	for _, what := range []string{"/var/lib/postern", "/story"} {
+		if _, err := command(ctx, "debugfs", "-R", "rdump "+what+" "+dir, image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "story", "memory.json")); err != nil { // or nothing was brought back
+		t.Fatal(err)
+	}
+	if why, err := os.ReadFile(filepath.Join(dir, "story", "stuck")); err == nil {
+		t.Errorf("the init did not power the machine off: %s", why)
+	}
+	host, err := qemu.BuildAgent(ctx, runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"identity.db", "cache.db"} {
+		said, err := command(ctx, host, "store", "verify", filepath.Join(dir, "postern", name))
+		if err != nil {
+			t.Error(err)
+		}
+		t.Logf("after the power off: %s", strings.TrimSpace(said))
+	}
 }
 
 func TestBoardWithBusyboxKeepsItsIdentityThroughEveryBoot(t *testing.T) {
@@ -168,26 +212,32 @@ func TestBoardWithSysvinitScriptKeepsItsIdentityThroughEveryBoot(t *testing.T) {
 }
 
 // TestBrokenInitFileFailsTheStory plants mistakes in what was installed: each
-// must end the story at the step that is about it.
+// must end the story at the step that is about it, and for its own reason.
 func TestBrokenInitFileFailsTheStory(t *testing.T) {
 	for _, tc := range []struct {
-		name, tier, init, at string
-		spoil                change
+		name, tier, init, at, because string
+		spoil                         change
 	}{
-		{"no line in the inittab", "short", "busybox", "start", edit("etc/inittab", "::respawn:/usr/bin/postern", "# nothing")},
-		{"an agent that stays root", "full", "busybox", "start", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
-		{"a wrong ExecStart", "full", "systemd", "start", edit("usr/lib/systemd/system/postern.service", "ExecStart=", "ExecStart=/usr/bin/posterm run")},
-		{"a line that does not respawn", "full", "busybox", "killed", edit("etc/inittab", "::respawn:/usr/bin/postern", "::once:/usr/bin/postern run --user postern:himds")},
+		{"no line in the inittab", "short", "busybox", "start", "connection refused", edit("etc/inittab", "::respawn:/usr/bin/postern", "# nothing")},
+		{"an agent that stays root", "full", "busybox", "start", "owner is uid", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
+		{"a wrong ExecStart", "full", "systemd", "start", "203/EXEC", edit("usr/lib/systemd/system/postern.service", "ExecStart=", "ExecStart=/usr/bin/posterm run")},
+		{"a line that does not respawn", "full", "busybox", "killed", "no new agent", edit("etc/inittab", "::respawn:/usr/bin/postern", "::once:/usr/bin/postern run --user postern:himds")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			qemu.Need(t, tc.tier)
 			tools(t)
 			s := systems()[tc.init]
-			s.plan.Patient = 30
-			got, exit := fails(t, s, buildRoot(t, "arm64", s, tc.spoil))
-			step, said := got[tc.at]
-			if !said || step.OK {
-				t.Errorf("step %q: said %v, ok %v; want it to fail", tc.at, said, step.OK)
+			s.plan.Again = 20 // an agent that does come back is not awaited here
+			if tc.at == "start" {
+				s.plan.Patient = 20
+			}
+			got, exit, said := fails(t, s, buildRoot(t, "arm64", s, tc.spoil))
+			step, reached := got[tc.at]
+			if !reached || step.OK {
+				t.Errorf("step %q: reached %v, ok %v; want it to fail", tc.at, reached, step.OK)
+			}
+			if !strings.Contains(said, tc.because) {
+				t.Errorf("nobody said %q:\n%s", tc.because, said)
 			}
 			if exit.RC == 0 {
 				t.Error("the boot ended with 0")
@@ -204,8 +254,9 @@ func edit(name, prefix, with string) change {
 	}
 }
 
-// fails plays the first boot of a spoiled root and returns what was said.
-func fails(t *testing.T, s system, image string) (map[string]qemu.Message, qemu.Message) {
+// fails plays the first boot of a spoiled root and returns its steps, its end,
+// and all that was said in the story and on the console.
+func fails(t *testing.T, s system, image string) (steps map[string]qemu.Message, exit qemu.Message, said string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -214,17 +265,18 @@ func fails(t *testing.T, s system, image string) (map[string]qemu.Message, qemu.
 		t.Fatal(err)
 	}
 	defer func() { _ = vm.Close() }()
-	got := map[string]qemu.Message{}
+	steps = map[string]qemu.Message{}
 	for m := range vm.Lines() {
+		said += m.T + m.Got + "\n"
 		if m.Kind == port.Step {
-			got[m.Name] = m
+			steps[m.Name] = m
 		}
 	}
-	exit, err := vm.Result(ctx)
+	exit, err = vm.Result(ctx)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, vm.Tail(30))
 	}
-	return got, exit
+	return steps, exit, said + vm.Tail(1000)
 }
 
 // TestEveryStepHasAName guards the two lists against a step that is expected twice.

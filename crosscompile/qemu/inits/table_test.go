@@ -13,6 +13,8 @@ type plan struct {
 	Status  []string   `json:"status,omitempty"`
 	Once    bool       `json:"once"`
 	Patient int        `json:"patient"`
+	Again   int        `json:"again"`
+	Off     [][]string `json:"off,omitempty"`
 	Log     []string   `json:"log,omitempty"`
 	Handed  bool       `json:"handed"`
 	Systemd bool       `json:"systemd"`
@@ -49,7 +51,7 @@ const (
 func systems() map[string]system {
 	list := map[string]system{}
 	for _, s := range []system{busybox(), inittab(), runit(), s6(), openrc(), sysvinit(), systemd()} {
-		s.plan.Begin, s.plan.Lasting, s.plan.Patient = places(s.plan.Handed), secrets(), 180
+		s.plan.Begin, s.plan.Lasting, s.plan.Patient, s.plan.Again = places(s.plan.Handed), secrets(), 180, 180
 		list[s.name] = s
 	}
 	return list
@@ -86,6 +88,7 @@ func busybox() system {
 		files: map[string]string{"etc/inittab": "::sysinit:" + prepare + "\n::once:" + story + "\n"},
 		plan: plan{
 			PID1: "busybox", Parent: "busybox",
+			Off:    [][]string{{"/bin/busybox", "poweroff"}},
 			Stop:   withoutLine("/bin/busybox", "kill", "-HUP", "1"),
 			Start:  [][]string{{"/bin/busybox", "mv", "/etc/inittab.kept", "/etc/inittab"}, {"/bin/busybox", "kill", "-HUP", "1"}},
 			Reload: [][]string{{"/bin/busybox", "kill", "-HUP", "{pid}"}},
@@ -191,6 +194,7 @@ func systemd() system {
 		links: map[string]string{"etc/systemd/system/multi-user.target.wants/story.service": "/etc/systemd/system/story.service"},
 		plan: plan{
 			PID1: "systemd", Parent: "systemd", Handed: true, Systemd: true,
+			Off:    [][]string{{"systemctl", "poweroff"}},
 			Stop:   [][]string{append([]string{"systemctl", "stop"}, units...)},
 			Start:  [][]string{append([]string{"systemctl", "start"}, units...)},
 			Reload: [][]string{{"systemctl", "reload", "postern.service"}},
