@@ -162,7 +162,7 @@ func TestMachineThatCannotStartSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = vm.Close() }()
-	if _, err := vm.Result(ctx); !errors.Is(err, ErrNoExit) || !strings.Contains(err.Error(), "no-such-cpu") {
+	if _, err := vm.Result(ctx); !errors.Is(err, ErrNoStart) || !strings.Contains(err.Error(), "no-such-cpu") {
 		t.Errorf("result is %v", err)
 	}
 }

@@ -24,6 +24,8 @@ func basics() []need {
 		{"strace", "strace"},
 		{"setfacl", "acl"},
 		{"curl", "curl"},
+		{"busybox", "busybox-static"},
+		{"shellcheck", "shellcheck"},
 		{"git", "git"},
 		{"node", "nodejs"},
 		{"npm", "npm"},
