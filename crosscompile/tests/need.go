@@ -23,6 +23,7 @@ func basics() []need {
 		{"mount", "mount"},
 		{"strace", "strace"},
 		{"setfacl", "acl"},
+		{"systemd-analyze", "systemd"},
 		{"curl", "curl"},
 		{"busybox", "busybox-static"},
 		{"shellcheck", "shellcheck"},

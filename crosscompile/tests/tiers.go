@@ -54,7 +54,7 @@ func tiers() []tier {
 		},
 		{
 			name: "race", what: "all rooms under the race detector (at most 60 min)", limit: time.Hour,
-			packages: append(basics(), need{"gcc", "gcc"}, need{"ld", "libc6-dev"}),
+			packages: append(basics(), need{"gcc", "gcc"}, need{"/usr/include/stdlib.h", "libc6-dev"}),
 			steps:    []step{{name: "race", env: []string{"CGO_ENABLED=1"}, test: []string{"-race", "-timeout", "50m", "./agent/...", "./store/...", "./platform/..."}}},
 		},
 		{
@@ -84,7 +84,7 @@ func tiers() []tier {
 			steps: []step{goTest("real authorities", "agent/interop/authorities", "-tags", "interop", "-timeout", "40m", "./...")},
 		},
 		{
-			name: "reproducible", what: "every target built twice, in two folders (at most 90 min)", limit: 90 * time.Minute,
+			name: "reproducible", what: "every target built twice, in two folders (at most 90 min)", limit: 90 * time.Minute, packages: []need{{"git", "git"}},
 			steps: []step{goTest("reproducible", "crosscompile", "-run", "Reproducible|Budget|Static", "-all", "-timeout", "80m", "."), goTest("releases", "crosscompile/release", "-all", "-timeout", "80m", ".")},
 		},
 	}, append(machineTiers(), emulatedTier())...)

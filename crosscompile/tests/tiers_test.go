@@ -1,8 +1,10 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +27,34 @@ func TestMissingPackagesAreNamedOnce(t *testing.T) {
 	got := unmet([]need{{"no-such-program", "one"}, {"/no/such/file", "one"}, {"go", "golang"}, {"/no/such", "two"}})
 	if !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("missing are %v, want one and two", got)
+	}
+}
+
+// TestProgramsThatRoomsAskForAreInstalled looks for tool(t, "program", "package")
+// in the tests of all rooms: a bare machine has none of them.
+func TestProgramsThatRoomsAskForAreInstalled(t *testing.T) {
+	asked := regexp.MustCompile(`\btool\(t, "([^"]+)", "([^"]+)"\)`)
+	found := 0
+	for _, room := range []string{"agent", "platform", "store"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", room), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range asked.FindAllStringSubmatch(string(text), -1) {
+				found++
+				if !slices.Contains(basics(), need{m[1], m[2]}) {
+					t.Errorf("%s asks for %s of the package %s, which no tier installs", path, m[1], m[2])
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found == 0 {
+		t.Error("no test asks for a program any more: this guard sees nothing")
 	}
 }
 

@@ -114,7 +114,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 // TestScriptsAreForAnyShell asks the two shells that devices have, and
 // shellcheck, which knows what others would not understand.
 func TestScriptsAreForAnyShell(t *testing.T) {
-	busybox, check := tool(t, "busybox", "busybox"), tool(t, "shellcheck", "shellcheck")
+	busybox, check := tool(t, "busybox", "busybox-static"), tool(t, "shellcheck", "shellcheck")
 	for _, name := range []string{"sysvinit/postern", "openrc/postern", "runit/run", "runit/log/run", "s6/run"} {
 		path := filepath.Join(t.TempDir(), "script")
 		if err := os.WriteFile(path, []byte(shipped(t, name)), 0o644); err != nil {
