@@ -40,15 +40,19 @@ func run(args []string, out io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var total count
-	for _, name := range names {
+	var chosen []tier
+	for _, name := range names { // all are looked up before the first takes its hour
 		t, ok := find(name)
 		if !ok {
 			_, _ = fmt.Fprintf(out, "tests: there is no tier %q; see -list\n", name)
 			return 2
 		}
+		chosen = append(chosen, t)
+	}
+	var total count
+	for _, t := range chosen {
 		if err := t.run(ctx, out, *verbose, &total); err != nil {
-			_, _ = fmt.Fprintf(out, "tests: %s: %v\n", name, err)
+			_, _ = fmt.Fprintf(out, "tests: %s: %v\n", t.name, err)
 			total.failed++
 			break
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,7 +157,8 @@ func (s step) doTests(ctx context.Context, out io.Writer, verbose bool, total *c
 }
 
 // watch counts tests and prints the output of those that failed, and why
-// others were skipped.
+// others were skipped. A test that was still running when its package failed
+// has no event of its own, and the stacks stand in its output.
 func watch(lines io.Reader, out io.Writer, verbose bool, total *count) {
 	output := map[string]*strings.Builder{}
 	reader := bufio.NewScanner(lines)
@@ -167,7 +169,8 @@ func watch(lines io.Reader, out io.Writer, verbose bool, total *count) {
 			_, _ = fmt.Fprintln(out, reader.Text())
 			continue
 		}
-		key := e.Package + e.ImportPath + " " + e.Test
+		pkg := e.Package + e.ImportPath + " "
+		key := pkg + e.Test
 		switch e.Action {
 		case "output", "build-output":
 			if output[key] == nil {
@@ -176,7 +179,21 @@ func watch(lines io.Reader, out io.Writer, verbose bool, total *count) {
 			output[key].WriteString(e.Output)
 			continue
 		case "pass", "skip", "fail", "build-fail":
+			if e.Action == "fail" && e.Test == "" {
+				unended(out, total, output, pkg)
+			}
 			e.report(out, verbose, total, output[key])
+			delete(output, key)
+		}
+	}
+}
+
+// unended reports the tests of a package that failed before they did.
+func unended(out io.Writer, total *count, output map[string]*strings.Builder, pkg string) {
+	for _, key := range slices.Sorted(maps.Keys(output)) {
+		if test, of := strings.CutPrefix(key, pkg); of && test != "" {
+			total.failed++
+			_, _ = fmt.Fprintf(out, "--- FAIL %s did not end\n%s", key, output[key])
 			delete(output, key)
 		}
 	}

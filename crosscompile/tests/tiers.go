@@ -133,7 +133,11 @@ func (t tier) run(ctx context.Context, out io.Writer, verbose bool, total *count
 		began := time.Now()
 		_, _ = fmt.Fprintf(out, "== %s\n", s.name)
 		if err := s.do(ctx, out, verbose, total); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			total.failed++
+			_, _ = fmt.Fprintf(out, "--- FAIL step %s: %v\n", s.name, err)
 		}
 		_, _ = fmt.Fprintf(out, "   %s: %s\n", s.name, time.Since(began).Round(100*time.Millisecond))
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -133,8 +136,66 @@ func TestStepThatHangsIsEndedWithItsChildren(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat")
-	if err == nil && !strings.Contains(string(stat), ") Z ") {
-		t.Errorf("a child runs on: %s", stat)
+	for end := time.Now().Add(10 * time.Second); runs(strings.TrimSpace(string(text))); runtime.Gosched() { // it was told to end, and ends when it has its turn
+		if time.Now().After(end) {
+			t.Fatal("a child runs on")
+		}
+	}
+}
+
+func runs(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+// TestWhatAHangingTestSaidIsShown: go test has no event for a test that its
+// timeout ended, and prints the stacks as that test's output.
+func TestWhatAHangingTestSaidIsShown(t *testing.T) {
+	events := `{"Action":"run","Package":"p","Test":"TestEnds"}
+{"Action":"output","Package":"p","Test":"TestEnds","Output":"=== RUN   TestEnds\n"}
+{"Action":"pass","Package":"p","Test":"TestEnds"}
+{"Action":"run","Package":"p","Test":"TestHangs"}
+{"Action":"output","Package":"p","Test":"TestHangs","Output":"panic: test timed out after 2s\n"}
+{"Action":"output","Package":"pp","Test":"TestOther","Output":"of another package\n"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t2.007s\n"}
+{"Action":"fail","Package":"p","Elapsed":2.007}
+`
+	var out strings.Builder
+	var total count
+	watch(strings.NewReader(events), &out, false, &total)
+	if total != (count{passed: 1, failed: 1}) || !strings.Contains(out.String(), "TestHangs did not end\npanic: test timed out") {
+		t.Errorf("%+v\n%s", total, out.String())
+	}
+	if strings.Contains(out.String(), "another") {
+		t.Errorf("another package's test is taken for one of this: %s", out.String())
+	}
+}
+
+// TestStepThatFailsLetsTheNextRun: the tier says so and goes on, unless
+// somebody stops it.
+func TestStepThatFailsLetsTheNextRun(t *testing.T) {
+	ran := filepath.Join(t.TempDir(), "ran")
+	two := tier{name: "two", limit: time.Minute, steps: []step{
+		{name: "first", run: []string{"sh", "-c", "echo a reason; exit 3"}}, {name: "second", run: []string{"touch", ran}},
+	}}
+	var out strings.Builder
+	var total count
+	if err := two.run(t.Context(), &out, false, &total); err != nil || total.failed != 1 || !strings.Contains(out.String(), "a reason") {
+		t.Errorf("%v, %+v, %s", err, total, out.String())
+	}
+	if _, err := os.Stat(ran); err != nil {
+		t.Error(err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if err := two.run(stopped, &out, false, &total); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
+func TestUnknownTierIsSaidBeforeTheFirstRuns(t *testing.T) {
+	var out strings.Builder
+	if code := run([]string{"short", "shrot"}, &out); code != 2 || strings.Contains(out.String(), "==") || !strings.Contains(out.String(), `"shrot"`) {
+		t.Errorf("%d, %s", code, out.String())
 	}
 }
