@@ -60,23 +60,40 @@ func unmet(needs []need) []string {
 	return missing
 }
 
-// install brings the packages whose programs are missing, in one call.
+// install brings the packages whose programs are missing, in one call. Once
+// apt-get unpacks it is not interrupted: what it left half done somebody would
+// have to repair by hand.
 func install(ctx context.Context, out io.Writer, needs []need) error {
 	missing := unmet(needs)
 	if len(missing) == 0 {
 		return nil
 	}
-	line := "apt-get install -y --no-install-recommends " + strings.Join(missing, " ")
+	names := strings.Join(missing, " ")
+	line := "apt-get install -y --no-install-recommends " + names
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("programs are missing, and there is no apt-get to install them; Debian's names of their packages: %s", names)
+	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("programs are missing and only root can install them; run: sudo apt-get update && sudo %s", line)
 	}
-	_, _ = fmt.Fprintf(out, "== install %s\n", strings.Join(missing, " "))
-	for _, args := range [][]string{{"apt-get", "update", "-q"}, strings.Fields(line)} {
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if words, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, words)
-		}
+	_, _ = fmt.Fprintf(out, "== install %s\n", names)
+	if err := aptGet(ctx, "update", "-q"); err != nil {
+		return err
+	}
+	if err := aptGet(context.WithoutCancel(ctx), strings.Fields(line)[1:]...); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// aptGet runs apt-get in a process group of its own, which a Ctrl-C at the
+// terminal does not reach.
+func aptGet(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	together(cmd)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	if words, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get %s: %w\n%s", strings.Join(args, " "), err, words)
 	}
 	return nil
 }
