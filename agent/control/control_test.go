@@ -248,7 +248,7 @@ func (w *world) roundTrip(t *testing.T, p platform.Peer, req *http.Request) *htt
 
 func TestBadBodiesAreUsageErrors(t *testing.T) {
 	w := serve(t)
-	for _, body := range []string{"", "{", `{"resource":1}`, `{"unknown":true}`, strings.Repeat("x", maxRequest+1)} {
+	for _, body := range []string{"", "{", `{"resource":1}`, `{"unknown":true}`, strings.Repeat("x", maxRequest+1), strings.Repeat("x", maxOnboarding)} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+hostName+"/v1/token", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)

@@ -119,6 +119,7 @@ func readJSON(r *http.Request, limit int64, into any) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, limit))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
+		_, _ = io.Copy(io.Discard, r.Body) // bounded by guard; who still writes would miss the answer
 		return NewFault(ExitUsage, "bad-request", "postern version   # the same must run on both ends",
 			"the request could not be read: %w", err)
 	}
