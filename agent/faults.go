@@ -13,6 +13,8 @@ func tokenFault(err error) error {
 	var state *token.StateError
 	var grant *token.GrantError
 	switch {
+	case errors.As(err, &state) && state.Exposed:
+		return control.NewFault(control.ExitDamaged, "key-file-access", state.Fix, "token: %w", err)
 	case errors.As(err, &state) && brokenCall(err) != nil: // the reason tells of the same call
 		call := brokenCall(err)
 		return control.NewFault(control.StateExit(state.State), "state-"+state.State.String(), call.fix("token"), "token: %s: %w", state.State, call)

@@ -31,6 +31,10 @@ type Standing struct {
 	Exposed              string    // who could read the keys; empty if nobody. Only reconnect cures it
 }
 
+// MayIssue reports whether a new token may be asked for: the state allows it,
+// and nobody else could read the key.
+func (s Standing) MayIssue() bool { return s.State.MayIssue() && s.Exposed == "" }
+
 // Standing returns the standing of one identity. For a client id that this
 // device does not have the result is false, and State says how the device
 // stands: Unenrolled, or Damaged.

@@ -91,6 +91,10 @@ func byState(e *token.StateError) answer {
 	}
 	final := answer{status: http.StatusForbidden, code: codeUnauthorized}
 	heals := answer{status: http.StatusServiceUnavailable, code: codeUnavailable, retry: longestRetry}
+	if e.Exposed {
+		final.text = describe("Insecure", cmp.Or(reason, "others could read the key"), cmp.Or(e.Fix, "postern check --only key-file-access"))
+		return final
+	}
 	name := e.State.String()
 	switch e.State {
 	case lifecycle.Unenrolled:
@@ -111,11 +115,7 @@ func byState(e *token.StateError) answer {
 	case lifecycle.ClockUntrusted:
 		heals.text = describe(name, cmp.Or(reason, "the clock cannot be believed"), cmp.Or(e.Fix, "postern check --only clock-trusted"))
 		return heals
-	default: // Offline; Connected only with a key that may not be used
-		if e.State == lifecycle.Connected {
-			final.text = describe(name, cmp.Or(reason, "the key may not be used"), cmp.Or(e.Fix, "postern status"))
-			return final
-		}
+	default: // Offline
 		heals.text = describe(name, cmp.Or(reason, "the authority has not been heard"), cmp.Or(e.Fix, "postern check --only authority-reach"))
 		return heals
 	}

@@ -32,6 +32,10 @@ func state(s lifecycle.State, reason, fix string) error {
 	return &token.StateError{State: s, Reason: reason, Fix: fix}
 }
 
+func exposed(s lifecycle.State, reason, fix string) error {
+	return &token.StateError{State: s, Exposed: true, Reason: reason, Fix: fix}
+}
+
 func stateRows() []row {
 	return []row{
 		{"Offline", state(lifecycle.Offline, "", ""), true, 503, "temporarily_unavailable", "10", "Offline: the authority has not been heard. postern check --only authority-reach"},
@@ -64,8 +68,12 @@ func stateRows() []row {
 			"Damaged: identity.db: page 4 does not verify. postern check --only identity-readable",
 		},
 		{
-			"Connected, key exposed", state(lifecycle.Connected, "the keys are exposed", "postern reconnect"), false, 403, "unauthorized_client", "",
-			"Connected: the keys are exposed. postern reconnect",
+			"Connected, exposed", exposed(lifecycle.Connected, "the keys are exposed", "postern reconnect"), true, 403, "unauthorized_client", "",
+			"Insecure: the keys are exposed. postern reconnect",
+		},
+		{
+			"Offline, exposed", exposed(lifecycle.Offline, "", ""), true, 403, "unauthorized_client", "",
+			"Insecure: others could read the key. postern check --only key-file-access",
 		},
 	}
 }

@@ -137,7 +137,7 @@ func (b *Broker) Token(ctx context.Context, r Request) (Token, error) {
 	}
 	now := b.now()
 	m, forced := b.cached(&a, now)
-	if left := m.left(now); left > 0 && !forced && (!standing.State.MayIssue() || !wantsFresher(m, left)) {
+	if left := m.left(now); left > 0 && !forced && (!standing.MayIssue() || !wantsFresher(m, left)) {
 		return b.answer(&a, m, left, now, sourceCache), nil
 	}
 	return b.fresh(ctx, &a, m, forced, now)
@@ -176,7 +176,7 @@ func (b *Broker) cached(a *ask, now lifecycle.Instant) (m *minted, forced bool) 
 	if !a.request.Refresh && (a.request.RefreshDigest == "" || !m.matches(a.request.RefreshDigest)) {
 		return m, false
 	}
-	return m, a.standing.State.MayIssue() && s.force(now)
+	return m, a.standing.MayIssue() && s.force(now)
 }
 
 // force reports whether a forced refresh is due, and if so counts this one.
@@ -198,7 +198,7 @@ func wantsFresher(m *minted, left time.Duration) bool {
 // fresh gets a token from the authority; a cached one that lives helps out.
 func (b *Broker) fresh(ctx context.Context, a *ask, m *minted, forced bool, now lifecycle.Instant) (Token, error) {
 	live := m.left(now) > 0
-	if !a.standing.State.MayIssue() {
+	if !a.standing.MayIssue() {
 		b.count.refusedByState.Add(1)
 		return Token{}, stateError(&a.standing, nil)
 	}
@@ -277,5 +277,5 @@ func (b *Broker) deny(a *ask, reason string) {
 // stateError words a state that gives no token; try is the attempt that
 // failed, nil if none was made.
 func stateError(s *credential.Standing, try error) *StateError {
-	return &StateError{State: s.State, Reason: s.Reason, Fix: s.Fix, Until: s.Until, Err: try}
+	return &StateError{State: s.State, Exposed: s.Exposed != "", Reason: s.Reason, Fix: s.Fix, Until: s.Until, Err: try}
 }

@@ -101,6 +101,35 @@ func TestStateDecidesWhatACallerGets(t *testing.T) {
 	}
 }
 
+// T24: a key that others could read earns nothing more; tokens that it earned
+// before live on. The answer says why, whatever the state.
+func TestExposedKeyEarnsNothingMore(t *testing.T) {
+	for _, state := range []lifecycle.State{lifecycle.Connected, lifecycle.Offline} {
+		t.Run(state.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.mustAsk(vault)
+				w.ids.enter(state)
+				w.ids.change(systemID, func(s *credential.Standing) {
+					s.Credential, s.Exposed, s.Reason, s.Fix = nil, "kek was readable by everyone", "the keys are exposed", "postern reconnect"
+				})
+				w.mustAsk(vault)
+				_, err := w.ask(graph)
+				var e *StateError
+				if !errors.As(err, &e) || !e.Exposed || e.Fix != "postern reconnect" || e.Error() != "insecure: the keys are exposed" {
+					t.Errorf("%v, not cached: %v", state, err)
+				}
+				stop := w.run()
+				time.Sleep(50 * time.Minute) // the refresh of the cached one is long due
+				stop()
+				if n := w.issuer.count(); n != 1 {
+					t.Errorf("%v: the authority was asked %d times", state, n)
+				}
+			})
+		})
+	}
+}
+
 func wantState(t *testing.T, err error, state lifecycle.State) {
 	t.Helper()
 	var e *StateError

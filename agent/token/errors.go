@@ -21,19 +21,23 @@ var (
 	ErrNotReplicated = errors.New("the authority does not know the new key yet")
 )
 
-// StateError says that an identity's state is why there is no token. It is
+// StateError says that an identity's state, or its exposed key, is why there is no token. It is
 // final for all states but Offline and ClockUntrusted, which heal by
 // themselves.
 type StateError struct {
-	State  lifecycle.State
-	Reason string    // why it is in that state, one clause; may be empty
-	Fix    string    // one command; may be empty
-	Until  time.Time // when the state can change by time alone; zero if never
-	Err    error     // in state Offline, the try that failed; else nil
+	State   lifecycle.State
+	Exposed bool      // whatever the state: others could read the key, so that it is not used
+	Reason  string    // why it is in that state, or exposed, one clause; may be empty
+	Fix     string    // one command; may be empty
+	Until   time.Time // when the state can change by time alone; zero if never
+	Err     error     // in state Offline, the try that failed; else nil
 }
 
 func (e *StateError) Error() string {
 	s := e.State.String()
+	if e.Exposed {
+		s = "insecure"
+	}
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}

@@ -117,7 +117,7 @@ func (b *Broker) fetch(f *flight) (*minted, error) {
 	switch {
 	case !ok:
 		return nil, ErrUnknownIdentity
-	case !standing.State.MayIssue():
+	case !standing.MayIssue():
 		return nil, stateError(&standing, nil)
 	case standing.Credential == nil:
 		return nil, &lifecycle.Error{Class: lifecycle.ClassTransient, Op: "token", Reason: "the identity has no certificate yet"}

@@ -137,7 +137,7 @@ func (b *Broker) candidates(now lifecycle.Instant) []candidate {
 			standing, _ = b.identities.Standing(id)
 			standings[id] = standing
 		}
-		return c.flying || !standing.State.MayIssue()
+		return c.flying || !standing.MayIssue()
 	})
 }
 
