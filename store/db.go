@@ -94,7 +94,7 @@ func checkFileSystem(dir string, o Options) error {
 		return nil
 	}
 	if system.Remote && !o.AllowRemote {
-		return withFix(fmt.Errorf("%s lies on %s: %w", dir, system.Type, ErrRemote),
+		return WithFix(fmt.Errorf("%s lies on %s: %w", dir, system.Type, ErrRemote),
 			"move state_dir to a local disk, or set allow_remote_state = true")
 	}
 	return nil
@@ -226,10 +226,10 @@ func (d *DB) attached() error {
 	name := filepath.Dir(d.path)
 	now, err := os.Stat(name)
 	if err != nil {
-		return withFix(fmt.Errorf("%s (%s) is gone: %w", name, inode(held), ErrDetached), "put the directory back, or restart")
+		return WithFix(fmt.Errorf("%s (%s) is gone: %w", name, inode(held), ErrDetached), "put the directory back, or restart")
 	}
 	if !os.SameFile(held, now) {
-		return withFix(fmt.Errorf("%s is %s, it was opened as %s: %w", name, inode(now), inode(held), ErrDetached),
+		return WithFix(fmt.Errorf("%s is %s, it was opened as %s: %w", name, inode(now), inode(held), ErrDetached),
 			"put the directory back, or restart")
 	}
 	return nil

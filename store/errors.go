@@ -78,8 +78,8 @@ type fixError struct {
 func (e *fixError) Error() string { return e.err.Error() }
 func (e *fixError) Unwrap() error { return e.err }
 
-// withFix attaches a command to err; see FixOf.
-func withFix(err error, fix string) error { return &fixError{err, fix} }
+// WithFix attaches a command to err; see FixOf.
+func WithFix(err error, fix string) error { return &fixError{err, fix} }
 
 // FixOf returns the command that puts err right, where one is known; otherwise "".
 func FixOf(err error) string {

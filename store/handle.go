@@ -135,7 +135,7 @@ func locked(path string, o Options) error {
 	if who := o.Holder(path); who != "" {
 		held = fmt.Errorf("%w, %s", held, who)
 	}
-	return withFix(held,
+	return WithFix(held,
 		"stop the other process, or use its control socket: postern status")
 }
 

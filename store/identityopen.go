@@ -78,7 +78,7 @@ func (f *IdentityFile) damage(err error) error {
 		return err
 	}
 	if FixOf(err) == "" {
-		err = withFix(err, fixDamaged(err))
+		err = WithFix(err, fixDamaged(err))
 	}
 	f.now.Store(&picture{damaged: err})
 	f.seen = f.signature()

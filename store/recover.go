@@ -331,7 +331,7 @@ func (d *DB) backup(ctx context.Context, from source) error {
 		return err
 	}
 	path := backupName(d.path)
-	if err := notRegular(path); err != nil {
+	if err := d.replaceable(path); err != nil {
 		return err
 	}
 	temp, written, err := build(ctx, path, d.kind, d.key, d.o, max(d.last.generation, 1), from)
@@ -340,4 +340,21 @@ func (d *DB) backup(ctx context.Context, from source) error {
 		return err
 	}
 	return putFile(temp, path)
+}
+
+// replaceable refuses to put a backup copy over what Options.OpenFile refuses:
+// a copy that others could read is evidence. One that is merely out of our
+// reach gives way.
+func (d *DB) replaceable(path string) error {
+	if err := notRegular(path); err != nil {
+		return err
+	}
+	f, err := d.o.OpenFile(path, os.O_RDONLY)
+	if err == nil {
+		return f.Close()
+	}
+	if errors.Is(err, fs.ErrNotExist) || unwritable(err) {
+		return nil
+	}
+	return err
 }

@@ -120,3 +120,39 @@ func TestValueThatWentBadUnderTheRunningProcessIsFoundWhenItIsReplaced(t *testin
 		t.Fatalf("got %+v, %+v", k, other)
 	}
 }
+
+// ST17: a backup copy that others could read is evidence until somebody has
+// looked at it; the commit itself does not wait for that.
+func TestST17_BackupCopyWithUnsafeAccessIsNotReplaced(t *testing.T) {
+	dir := stateDir(t)
+	path := filepath.Join(dir, identityName+".bak")
+	drift := WithFix(errors.New("mode is 0644, want 0600"), "chmod 0600 "+path)
+	unsafe := true
+	o := Options{OpenFile: func(name string, flag int) (*os.File, error) {
+		if unsafe && name == path {
+			return nil, drift
+		}
+		return openPlain(name, flag)
+	}}
+	before := contents(t, dir)[identityName+".bak"]
+	f := openIdentity(t, dir, o)
+	must(t, f.Update(func(tx *IdentityTx) error { return tx.PutIdentity(testIdentity("a", 2)) }))
+	for range 2 {
+		if err := f.Check(t.Context()); err == nil {
+			t.Error("the check is content")
+		}
+		if h := f.Health(); !strings.Contains(h.Problem, "0644") || h.Fix != FixOf(drift) {
+			t.Errorf("health %+v", h)
+		}
+	}
+	if contents(t, dir)[identityName+".bak"] != before {
+		t.Fatal("the copy was replaced")
+	}
+	unsafe = false
+	must(t, f.Check(t.Context()))
+	if h := f.Health(); h.Problem != "" {
+		t.Errorf("health %+v", h)
+	}
+	must(t, errors.Join(f.Close(), os.Remove(filepath.Join(dir, identityName))))
+	sameIdentities(t, openIdentity(t, dir, o), testIdentity("a", 2), testIdentity("b", 1))
+}
