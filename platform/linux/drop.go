@@ -103,7 +103,9 @@ func (h *Host) Drop(account string) error {
 	if err != nil {
 		return err
 	}
+	var groups []uint32 // those that we did not choose are not ours to judge
 	if os.Geteuid() == 0 {
+		groups = []uint32{gid}
 		if err := syscall.Setgroups([]int{int(gid)}); err != nil {
 			return fmt.Errorf("drop to %s: setgroups: %w", account, err)
 		}
@@ -114,7 +116,7 @@ func (h *Host) Drop(account string) error {
 			return fmt.Errorf("drop to %s: setresuid: %w", account, err)
 		}
 	}
-	if err := dropped(uid, gid); err != nil {
+	if err := dropped(uid, gid, groups...); err != nil {
 		return fmt.Errorf("drop to %s: %w", account, err)
 	}
 	return nil
@@ -166,7 +168,7 @@ func (h *Host) resolve(account string) (uid, gid uint32, err error) {
 // dropped reads back what every thread of the process is now. The kernel takes
 // permitted and effective capabilities away when uid 0 is left; this is where
 // it is believed only after a look.
-func dropped(uid, gid uint32) error {
+func dropped(uid, gid uint32, groups ...uint32) error {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
@@ -177,7 +179,7 @@ func dropped(uid, gid uint32) error {
 		if text == "" {
 			continue // the thread ended
 		}
-		if err := statusFits(text, uid, gid); err != nil {
+		if err := statusFits(text, uid, gid, groups...); err != nil {
 			return fmt.Errorf("thread %s: %w", t.Name(), err)
 		}
 		seen++
@@ -189,10 +191,14 @@ func dropped(uid, gid uint32) error {
 }
 
 // statusFits checks one /proc/PID/status: real, effective, saved and file ids,
-// and no capability left unless the account is root.
-func statusFits(status string, uid, gid uint32) error {
+// the supplementary groups if they are named, and no capability left unless the
+// account is root.
+func statusFits(status string, uid, gid uint32, groups ...uint32) error {
 	id := func(n uint32) string { return strings.TrimSpace(strings.Repeat(fmt.Sprintf("%d ", n), 4)) }
 	want := map[string]string{"Uid": id(uid), "Gid": id(gid)}
+	if len(groups) > 0 {
+		want["Groups"] = strings.Trim(fmt.Sprint(groups), "[]")
+	}
 	if uid != 0 {
 		for _, set := range []string{"CapPrm", "CapEff", "CapAmb"} {
 			want[set] = strings.Repeat("0", 16)

@@ -195,20 +195,25 @@ func TestAccountsAreResolvedBeforeAnythingIsDropped(t *testing.T) {
 
 // TestDropIsBelievedOnlyAfterALook: one id, one capability left on one thread.
 func TestDropIsBelievedOnlyAfterALook(t *testing.T) {
-	const good = "Name:\tx\nUid:\t5\t5\t5\t5\nGid:\t6\t6\t6\t6\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n"
-	if err := statusFits(good, 5, 6); err != nil {
+	const good = "Name:\tx\nUid:\t5\t5\t5\t5\nGid:\t6\t6\t6\t6\nGroups:\t6 \nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+	if err := statusFits(good, 5, 6, 6); err != nil {
 		t.Error(err)
+	}
+	if err := statusFits(strings.Replace(good, "Groups:\t6", "Groups:\t6 7", 1), 5, 6); err != nil {
+		t.Errorf("groups that somebody else chose: %v", err)
 	}
 	for _, change := range [][2]string{
 		{"Uid:\t5\t5\t5\t5", "Uid:\t5\t5\t0\t5"},
 		{"Uid:\t5\t5\t5\t5", "Uid:\t0\t5\t5\t5"},
 		{"Gid:\t6\t6", "Gid:\t6\t0"},
+		{"Groups:\t6", "Groups:\t6 0"},
+		{"Groups:\t6", "Groups:\t"},
 		{"CapEff:\t0000000000000000", "CapEff:\t0000000000000001"},
 		{"CapPrm:\t0", "CapPrm:\t8"},
 		{"CapAmb:\t0", "CapAmb:\t8"},
 		{"Uid:", "Vid:"},
 	} {
-		if err := statusFits(strings.Replace(good, change[0], change[1], 1), 5, 6); err == nil {
+		if err := statusFits(strings.Replace(good, change[0], change[1], 1), 5, 6, 6); err == nil {
 			t.Errorf("%q passed", change[1])
 		}
 	}
