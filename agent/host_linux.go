@@ -55,13 +55,15 @@ func platformRoot() bool { return os.Geteuid() == 0 }
 
 // restrictVerifier bounds the process that checks a database: a damaged file
 // must not make it eat the machine. Less than 128 MiB stops any Go program at
-// its start, and this much the race detector.
-func restrictVerifier() {
+// its start, and this much the race detector. It gets to see that file alone,
+// as far as the kernel knows how.
+func restrictVerifier(path string) {
 	const data = 128 << 20
 	if !raced {
 		_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: data, Max: data})
 	}
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	_ = linux.ConfineToReading(path)
 }
 
 // syncDirectory makes the removal of a file in dir durable.

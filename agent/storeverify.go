@@ -25,7 +25,7 @@ func (c *cli) storeVerb() *cobra.Command {
 	parent.AddCommand(&cobra.Command{
 		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			restrictVerifier()
+			restrictVerifier(args[0])
 			err := store.VerifyFile(cmd.Context(), args[0], store.Options{})
 			if werr := store.WriteVerdict(c.stdout, err); werr != nil {
 				return werr

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		"dropped":   playDropped,
 		"hardened":  playHardened,
 		"confined":  playConfined,
+		"reader":    playReader,
 		"neighbour": playNeighbour,
 		"true":      func() error { return nil },
 	}[name]
