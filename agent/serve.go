@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"postern/agent/config"
 	"postern/agent/control"
 	"postern/agent/endpoint"
 	"postern/agent/lifecycle"
@@ -96,7 +97,7 @@ func (g *graph) listen(ctx context.Context) (opened listeners, err error) {
 		}
 	}
 	for _, w := range g.cfg.Workloads {
-		if err := g.openWorkload(ctx, &opened, w.Name, w.Listen); err != nil {
+		if err := g.openWorkload(ctx, &opened, w); err != nil {
 			return opened, err
 		}
 	}
@@ -137,20 +138,20 @@ func (g *graph) open(ctx context.Context, opened *listeners, name string, addres
 	return nil
 }
 
-func (g *graph) openWorkload(ctx context.Context, opened *listeners, name, address string) error {
-	host, _, err := net.SplitHostPort(address)
+func (g *graph) openWorkload(ctx context.Context, opened *listeners, w config.Workload) error {
+	host, _, err := net.SplitHostPort(w.Listen)
 	if err != nil {
 		return err
 	}
 	ip := net.ParseIP(host)
 	l, err := g.host.Listen(ctx, platform.Listener{
-		Name: "workload-" + name, Network: network(address), Address: address, Loopback: ip != nil && ip.IsLoopback(),
+		Name: "workload-" + w.Name, Network: network(w.Listen), Address: w.Listen, Loopback: ip != nil && ip.IsLoopback(),
 	})
 	if err != nil {
 		return listenFault(err)
 	}
-	opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.AppService, Workload: name})
-	g.serving.Workloads = append(g.serving.Workloads, name+" "+l.Addr().String())
+	opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.AppService, Hosts: w.Hosts, Workload: w.Name})
+	g.serving.Workloads = append(g.serving.Workloads, w.Name+" "+l.Addr().String())
 	return nil
 }
 

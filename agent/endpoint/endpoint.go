@@ -163,7 +163,7 @@ type Listener struct {
 	net.Listener
 	Flavour Flavour
 	// Hosts are names allowed in Host beside the fixed ones, in lower case and
-	// without a port.
+	// without a port; addresses without brackets.
 	Hosts []string
 	// Workload names the holder of the secret; App Service only.
 	Workload string

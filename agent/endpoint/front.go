@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"postern/platform"
@@ -78,7 +79,13 @@ func (s *Server) front(l Listener) (*front, error) {
 // that an attacker's DNS could lead here is not among them: that, and not a
 // comparison with Origin, stops DNS rebinding (T5).
 func allowedHosts(l Listener, ip netip.Addr, port uint16) map[string]struct{} {
-	names := append([]string{"localhost", "127.0.0.1", "[::1]", imdsAddress.String()}, l.Hosts...)
+	names := []string{"localhost", "127.0.0.1", "[::1]", imdsAddress.String()}
+	for _, name := range l.Hosts {
+		if strings.Contains(name, ":") { // an IPv6 address
+			name = "[" + name + "]"
+		}
+		names = append(names, name)
+	}
 	if l.Flavour == AppService {
 		own := ip.String()
 		if ip.Is6() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +234,17 @@ func TestWorkloadPaysForItsOwnConnections(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	})
+}
+
+func TestAddressAmongHostsStandsInBracketsInARequest(t *testing.T) {
+	l := Listener{Flavour: AppService, Hosts: []string{"fd00::1", "10.0.0.1", "gateway.plant"}}
+	hosts := allowedHosts(l, netip.MustParseAddr("172.17.0.1"), 40400)
+	for host, want := range map[string]bool{
+		"[fd00::1]": true, "[fd00::1]:40400": true, "fd00::1": false, "fd00::1:40400": false, "[fd00::1]:40401": false,
+		"10.0.0.1": true, "10.0.0.1:40400": true, "gateway.plant:40400": true, "172.17.0.1": true,
+	} {
+		if _, got := hosts[host]; got != want {
+			t.Errorf("%s: %v, want %v", host, got, want)
+		}
+	}
 }

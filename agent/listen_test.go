@@ -1,0 +1,65 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestWorkloadAnswersToTheNamesOfItsTable: a container asks for the machine by
+// a name, which env prints; any other name may be rebinding.
+func TestWorkloadAnswersToTheNamesOfItsTable(t *testing.T) {
+	p := newPlace(t)
+	listen := map[string]string{}
+	for name, hosts := range map[string]string{"usual": "", "named": "hosts = [\"Gateway.plant\", \"fd00::1\"]\n"} {
+		address, release, err := freePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(release)
+		listen[name] = address
+		p.append(t, fmt.Sprintf("[[workload]]\nname = %q\nlisten = %q\n%s", name, address, hosts))
+	}
+	agent := p.run(t)
+	for workload, names := range map[string]map[string]int{
+		"usual": {"host.docker.internal": 401, "127.0.0.1": 401, "gateway.plant": 400, "[fd00::1]": 400},
+		"named": {"gateway.plant": 401, "[fd00::1]": 401, "127.0.0.1": 401, "host.docker.internal": 400, "evil.plant": 400},
+	} {
+		_, port, _ := strings.Cut(listen[workload], ":")
+		for name, want := range names {
+			for _, host := range []string{name, name + ":" + port} {
+				got, body := getAs(t, "http://"+listen[workload]+"/msi/token?api-version=2019-08-01&resource=https://vault.azure.net", host)
+				if got != want { // 401: without the secret
+					t.Errorf("%s as %s: %d %s, want %d", workload, host, got, body, want)
+				}
+			}
+		}
+	}
+	agent.stop(t)
+}
+
+// getAs sends one GET under a name.
+func getAs(t *testing.T, url, host string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	req.Header.Set("Metadata", "true")
+	direct := &http.Transport{DisableKeepAlives: true} // whatever proxy this machine has
+	resp, err := direct.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // it was read
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw)
+}
