@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"postern/agent/audit"
 	"postern/agent/challenge"
@@ -43,7 +42,9 @@ func (g *graph) wireEndpoint() (err error) {
 	return err
 }
 
-// mayIMDS is the only gate of the IMDS flavour, which has no challenge.
+// mayIMDS is the only gate of the IMDS flavour, which has no challenge. It only
+// opens the door: who may take which token is decided by the broker, by the
+// same grants.
 func (g *graph) mayIMDS(p platform.Peer) bool {
 	if g.cfg.IMDS.Allow == "anyone" {
 		return true
@@ -52,19 +53,7 @@ func (g *graph) mayIMDS(p platform.Peer) bool {
 		return false
 	}
 	uid, ok := p.UID()
-	return ok && uid == 0 || g.host.Member(p, g.cfg.Group) || g.grantedByName(p)
-}
-
-// grantedByName reports whether a grant names the account itself. Who may take
-// which token is decided by the broker; this only opens the door.
-func (g *graph) grantedByName(p platform.Peer) bool {
-	for _, grant := range grantsOf(g.cfg) {
-		form, name, _ := strings.Cut(grant.Who, ":")
-		if string(p) == grant.Who || form == "user" && g.host.Account(name) == p {
-			return true
-		}
-	}
-	return false
+	return ok && uid == 0 || g.host.Member(p, g.cfg.Group) || g.grants.Load().Names(p)
 }
 
 // denialEvent keeps what the endpoint refused before the broker saw it.

@@ -236,6 +236,21 @@ func (g *Grants) matches(w who, c Caller) bool {
 	return false
 }
 
+// Names reports whether a grant names p's account itself, by number or by name,
+// and not only a group or a listener: whatever it grants, the account is known.
+func (g *Grants) Names(p platform.Peer) bool {
+	if g == nil {
+		return false
+	}
+	for i := range g.rules {
+		w := g.rules[i].who
+		if (w.kind == whoPeer || w.kind == whoUser) && g.matches(w, Caller{Peer: p}) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *rule) coversIdentity(id credential.Identity) bool {
 	if r.system {
 		return id.Kind == credential.SystemAssigned

@@ -287,3 +287,24 @@ func TestFixHoldsNothingForAShell(t *testing.T) {
 		t.Errorf("fix is %q", got)
 	}
 }
+
+// The door of the IMDS flavour opens for an account that a grant names; a
+// member of a group that one names has to be a member of the token group, too.
+func TestNamesMeansTheAccountItself(t *testing.T) {
+	t.Parallel()
+	g := mustGrants(t, newPeople(),
+		Grant{Who: "uid:1001", Identity: userID, Resources: []string{vault}},
+		Grant{Who: "user:backup", Identity: "system", Resources: []string{vault}},
+		Grant{Who: "user:nobody-of-this-name", Identity: "system", Resources: []string{vault}},
+		Grant{Who: "group:plant", Identity: "system", Resources: []string{vault}},
+		Grant{Who: "listener:arc", Identity: "system", Resources: []string{vault}},
+	)
+	for p, want := range map[platform.Peer]bool{"uid:1001": true, "uid:1002": true, "uid:1003": false, "uid:0": false, platform.Unknown: false} {
+		if got := g.Names(p); got != want {
+			t.Errorf("%q: %v, want %v", p, got, want)
+		}
+	}
+	if (*Grants)(nil).Names("uid:1001") || mustGrants(t, nil).Names("uid:1001") {
+		t.Error("no grant names nobody")
+	}
+}
