@@ -71,7 +71,12 @@ func (g *graph) instance() endpoint.Instance {
 	if name == "" {
 		name, _ = os.Hostname() // without one the field stays empty
 	}
-	return instanceOf(g.cfg.Instance, system.Identity, name)
+	i := instanceOf(g.cfg.Instance, system.Identity, name)
+	i.Version = g.host.Kernel()
+	if h, ok := g.device.Holder(system.Identity.ClientID); ok && h.Current() != nil {
+		i.VMID = first(h.Current().MachineID(), i.VMID)
+	}
+	return i
 }
 
 // reload takes in what may change while the agent runs: the grants. A file that

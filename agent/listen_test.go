@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,6 +41,33 @@ func TestWorkloadAnswersToTheNamesOfItsTable(t *testing.T) {
 		}
 	}
 	agent.stop(t)
+}
+
+// TestInstanceShowsTheMachineAsItsAuthorityKnowsIt compares the document with
+// the authority's record.
+func TestInstanceShowsTheMachineAsItsAuthorityKnowsIt(t *testing.T) {
+	p, ca := enrolled(t)
+	agent := p.run(t)
+	var record struct {
+		VMID       string `json:"vm_id"`
+		ResourceID string `json:"resource_id"`
+	}
+	list := mustDo(t, p, "authority", "machine", "list", "--json", "--dir", p.dir+"/ca")
+	if err := json.Unmarshal([]byte(firstLine(list)), &record); err != nil || record.VMID == "" {
+		t.Fatalf("%v in %s", err, list)
+	}
+	var shown struct {
+		Compute struct{ VMID, ResourceID, Version, OSType string }
+	}
+	status, body := getAs(t, "http://"+p.arc+"/metadata/instance?api-version=2021-02-01", "localhost")
+	if err := json.Unmarshal([]byte(body), &shown); err != nil || status != http.StatusOK {
+		t.Fatalf("%v in %d %s", err, status, body)
+	}
+	if c := shown.Compute; c.VMID != record.VMID || c.ResourceID != record.ResourceID || c.Version == "" || c.OSType != "Linux" {
+		t.Errorf("shown is %+v, recorded %+v", c, record)
+	}
+	agent.stop(t)
+	ca.stop(t)
 }
 
 // getAs sends one GET under a name.

@@ -208,6 +208,8 @@ type Host interface {
 	// Fingerprint returns facts of the board, each "name=digest", sorted;
 	// nothing secret and no raw serial.
 	Fingerprint() []string
+	// Kernel is the version of the system's kernel, "6.18.5"; empty if unknown.
+	Kernel() string
 
 	// Listen returns the socket that was handed over under the listener's name
 	// and address, or opens it. Errors wrap ErrPortTaken when it is held by

@@ -245,7 +245,7 @@ func (a *authority) issue(call string, id Identity, pub crypto.PublicKey) ([]*x5
 		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: id.ClientID},
 		NotBefore: a.now().Add(-time.Minute), NotAfter: a.now().Add(a.life - time.Minute),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs: []*url.URL{uriOf(uriIdentity + id.ObjectID)},
+		URIs: []*url.URL{uriOf(IdentityURN + id.ObjectID)},
 	}
 	if a.forge != nil {
 		a.forge(tmpl)

@@ -43,7 +43,7 @@ func newIssuance(t testing.TB) *issuance {
 		NotBefore: i.now.Add(-time.Minute), NotAfter: i.now.Add(90 * lifecycle.Day),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs:        []*url.URL{uriOf(uriIdentity + "o"), uriOf("urn:postern:machine:m")},
+		URIs:        []*url.URL{uriOf(IdentityURN + "o"), uriOf("urn:postern:machine:m")},
 	}
 	older := i.tmpl
 	older.NotBefore, older.NotAfter = i.now.Add(-45*lifecycle.Day), i.now.Add(45*lifecycle.Day)
@@ -140,7 +140,7 @@ func TestCertificateThatWouldBreakTheIdentityIsRefused(t *testing.T) {
 		"a subject with more in it": {func(_ *testing.T, i *issuance) {
 			i.tmpl.Subject.OrganizationalUnit = []string{"admins"}
 		}, "this identity is"},
-		"another name":  {func(_ *testing.T, i *issuance) { i.tmpl.URIs[0] = uriOf(uriIdentity + "x") }, "its names are"},
+		"another name":  {func(_ *testing.T, i *issuance) { i.tmpl.URIs[0] = uriOf(IdentityURN + "x") }, "its names are"},
 		"one name more": {func(_ *testing.T, i *issuance) { i.tmpl.DNSNames = []string{"evil.test"} }, "its names are"},
 		"an address":    {func(_ *testing.T, i *issuance) { i.tmpl.IPAddresses = []net.IP{{10, 0, 0, 1}} }, "its names are"},
 		"a mailbox":     {func(_ *testing.T, i *issuance) { i.tmpl.EmailAddresses = []string{"a@b.test"} }, "its names are"},

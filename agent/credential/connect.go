@@ -204,12 +204,15 @@ func sameIdentity(leaf *x509.Certificate, before *store.IdentityRecord) error {
 }
 
 // The names that a site authority writes into certificates (firmware-notes/authorities.md).
-const uriIdentity = "urn:postern:identity:"
+const (
+	IdentityURN = "urn:postern:identity:" // before the object id
+	MachineURN  = "urn:postern:machine:"  // before the machine's id
+)
 
 // newRecord says who the certificate makes this device.
 func (d *Device) newRecord(o Onboarding, leaf *x509.Certificate, before *store.IdentityRecord) (store.IdentityRecord, error) {
 	cn := leaf.Subject.CommonName
-	id := Identity{Kind: SystemAssigned, Name: cn, ClientID: cn, ObjectID: uri(leaf, uriIdentity)}
+	id := Identity{Kind: SystemAssigned, Name: cn, ClientID: cn, ObjectID: uri(leaf, IdentityURN)}
 	if before != nil {
 		id = merge(id, identityOf(*before))
 		id.Kind, id.ClientID = Kind(before.Kind), before.ClientID

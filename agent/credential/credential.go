@@ -53,6 +53,10 @@ func (c *Credential) Thumbprint() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
+// MachineID is the machine that the certificate is for, as a site authority
+// names it; empty if it names none.
+func (c *Credential) MachineID() string { return uri(c.Leaf(), MachineURN) }
+
 // TLS returns the credential as a client certificate.
 func (c *Credential) TLS() *tls.Certificate {
 	t := &tls.Certificate{PrivateKey: c.Signer, Leaf: c.Leaf()}

@@ -53,6 +53,9 @@ func (h *Host) fact(path ...string) string {
 	return strings.Trim(readLimited(filepath.Join(append([]string{h.facts}, path...)...), 4096), " \t\r\n\x00")
 }
 
+// Kernel is the kernel's release, as uname -r prints it.
+func (h *Host) Kernel() string { return h.fact("proc/sys/kernel/osrelease") }
+
 // boardSerial is the serial in the device tree, else the line that Raspberry
 // Pi kernels write into cpuinfo.
 func (h *Host) boardSerial() string {

@@ -153,6 +153,9 @@ func (s *Sim) Fingerprint() []string {
 	return append([]string(nil), s.facts...)
 }
 
+// Kernel is that of no system.
+func (s *Sim) Kernel() string { return "0.0.0-sim" }
+
 // SetPeer replaces the answer to Peer. The connection is the accepting end.
 func (s *Sim) SetPeer(peer func(net.Conn) platform.Peer) {
 	s.mu.Lock()

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) platform.Host) {
 		{"FileSystemKnowsPathsToCome", fileSystem},
 		{"ClockIsWholeAndMovesOn", clock},
 		{"FingerprintShowsNoRawValue", fingerprint},
+		{"KernelHasAVersion", kernel},
 		{"UnknownPeersHaveNoRights", unknownPeers},
 		{"ListenerTellsItsPeer", listenPeer},
 		{"ListenerDoesNotShareItsAddress", listenTaken},
@@ -271,6 +272,12 @@ func fingerprint(t *testing.T, s suite) {
 		if _, err := hex.DecodeString(digest); !ok || name == "" || digest == "" || err != nil {
 			t.Errorf("fact %q is not name=digest", f)
 		}
+	}
+}
+
+func kernel(t *testing.T, s suite) {
+	if v := s.Kernel(); v == "" || strings.Trim(v[:1], "0123456789") != "" || strings.ContainsAny(v, " \n\x00") {
+		t.Errorf("the kernel is %q", v)
 	}
 }
 

@@ -4,6 +4,7 @@ package windows
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -79,6 +80,12 @@ func (h *Host) Fingerprint() []string {
 	}
 	slices.Sort(facts)
 	return facts
+}
+
+// Kernel is the version of Windows, "10.0.26100".
+func (h *Host) Kernel() string {
+	v := windows.RtlGetVersion()
+	return fmt.Sprintf("%d.%d.%d", v.MajorVersion, v.MinorVersion, v.BuildNumber)
 }
 
 // firmwareTable is the raw SMBIOS table; nil if it cannot be had.
