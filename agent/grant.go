@@ -4,6 +4,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"postern/agent/config"
+	"postern/agent/control"
+	"postern/platform"
 )
 
 // grantVerb writes nothing: the configuration belongs to its author, and
@@ -20,14 +24,9 @@ func (c *cli) grantVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name := strings.TrimPrefix(args[0], "user:")
+			who := granted(args[0])
 			if len(resources) == 0 {
-				c.print("sudo usermod -aG %s %s   # then log in again, or restart the service", cfg.Group, name)
-				return nil
-			}
-			who := args[0]
-			if !strings.Contains(who, ":") {
-				who = "user:" + who
+				return c.printMembership(cfg, who)
 			}
 			c.say("add to %s, then: sudo systemctl reload postern   # or send SIGHUP", orWord(cfg.Path(), defaultHost.Config))
 			c.print("[[grant]]\nwho = %q\nidentity = %q\nresources = [%s]", who, identity, quotedList(resources))
@@ -37,6 +36,40 @@ func (c *cli) grantVerb() *cobra.Command {
 	cmd.Flags().StringVar(&identity, "identity", "system", "client `id`, or system")
 	cmd.Flags().StringSliceVar(&resources, "resource", nil, "what it may ask for, exact or with a star at the end; may be repeated")
 	return cmd
+}
+
+// granted is who a grant means by a bare name or number.
+func granted(who string) string {
+	switch {
+	case strings.Contains(who, ":"):
+		return who
+	case who != "" && strings.Trim(who, "0123456789") == "":
+		return "uid:" + who
+	}
+	return "user:" + who
+}
+
+// printMembership prints how a user becomes a member of the token group. A
+// refusal knows a number, and usermod takes names alone.
+func (c *cli) printMembership(cfg config.Config, who string) error {
+	form, name, _ := strings.Cut(who, ":")
+	switch form {
+	case "user":
+	case "uid":
+		host, err := newHost(hostOptions(cfg, newLog(cfg, c.stderr, c.complete)))
+		if err != nil {
+			return hostFault(err)
+		}
+		if name = host.UserName(platform.Peer(who)); name == "" {
+			return control.NewFault(control.ExitUsage, "unknown-account", "postern grant "+who+" --resource RESOURCE",
+				"grant: no account of this machine has the number in %s, so that none can become a member of %s; a grant names the number itself", who, cfg.Group)
+		}
+	default:
+		return control.NewFault(control.ExitUsage, "usage", "postern grant "+who+" --resource RESOURCE",
+			"grant: %s is no user, so that it cannot become a member of %s; a grant names it itself", who, cfg.Group)
+	}
+	c.print("sudo usermod -aG %s %s   # then log in again, or restart the service", cfg.Group, name)
+	return nil
 }
 
 func quotedList(list []string) string {
