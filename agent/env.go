@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,52 @@ func (v variables) systemd() string {
 	return "Environment=" + strings.Join(quoted, " ")
 }
 
+// compose is what stands in a service of a compose file. On Linux the name of
+// the machine has to be made known to it.
+func (v variables) compose() string {
+	s := "environment:\n" + v.yaml()
+	for _, x := range v {
+		if strings.HasPrefix(x.value, "http://host.docker.internal:") {
+			s += "extra_hosts:\n  - \"host.docker.internal:host-gateway\"\n"
+		}
+	}
+	return s
+}
+
+// k8s is a Secret; a container takes it by envFrom with a secretRef.
+func (v variables) k8s(workload string) string {
+	name := "postern"
+	if workload != "" {
+		name += "-" + workload
+	}
+	return "apiVersion: v1\nkind: Secret\nmetadata:\n  name: " + name + "\nstringData:\n" + v.yaml()
+}
+
+func (v variables) yaml() string {
+	var s strings.Builder
+	for _, x := range v {
+		s.WriteString("  " + x.name + ": " + strconv.Quote(x.value) + "\n")
+	}
+	return s.String()
+}
+
+// in writes the variables in a form; false if there is no such form.
+func (v variables) in(format, workload string) (text string, ok bool) {
+	switch format {
+	case "sh":
+		return v.shell(), true
+	case "dotenv":
+		return v.dotenv(), true
+	case "systemd":
+		return v.systemd(), true
+	case "compose":
+		return v.compose(), true
+	case "k8s":
+		return v.k8s(workload), true
+	}
+	return "", false
+}
+
 func (c *cli) envVerb() *cobra.Command {
 	var format string
 	var rotate bool
@@ -65,14 +112,17 @@ func (c *cli) envVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "env [WORKLOAD]", Short: "Print the variables that programs need", Long: long, Example: example, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, ok := variables(nil).in(format, ""); !ok { // before a secret is made that nobody would see
+				return control.NewFault(control.ExitUsage, "usage", "postern env --format sh", "env: there is no format %q", format)
+			}
 			vars, err := c.variables(cmd, args, rotate)
 			if err != nil {
 				return err
 			}
-			return c.printVariables(vars.withProxy(), format)
+			return c.printVariables(vars.withProxy(), format, strings.Join(args, ""))
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "sh", "sh, dotenv or systemd")
+	cmd.Flags().StringVar(&format, "format", "sh", "sh, dotenv, systemd, compose or k8s")
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "make a new secret; the old one works for 10 more minutes")
 	return cmd
 }
@@ -96,22 +146,15 @@ func (c *cli) variables(cmd *cobra.Command, args []string, rotate bool) (variabl
 	return variables{{"IDENTITY_ENDPOINT", w.Endpoint}, {"IDENTITY_HEADER", w.Secret}}, nil
 }
 
-func (c *cli) printVariables(v variables, format string) error {
-	switch {
-	case c.json:
+func (c *cli) printVariables(v variables, format, workload string) error {
+	if c.json {
 		doc := map[string]string{}
 		for _, x := range v {
 			doc[x.name] = x.value
 		}
 		return c.printJSON(doc)
-	case format == "sh":
-		c.print("%s", v.shell())
-	case format == "dotenv":
-		c.print("%s", strings.TrimSuffix(v.dotenv(), "\n"))
-	case format == "systemd":
-		c.print("%s", v.systemd())
-	default:
-		return control.NewFault(control.ExitUsage, "usage", "postern env --format sh", "env: there is no format %q", format)
 	}
+	text, _ := v.in(format, workload)
+	c.print("%s", strings.TrimSuffix(text, "\n"))
 	return nil
 }
