@@ -11,8 +11,8 @@ import (
 
 // onboarding is what connect and reconnect take.
 type onboarding struct {
-	authority, root, claimFile string
-	consume                    bool // erase the claim file once the device is connected
+	authority, root, claimFile, identity string
+	consume                              bool // erase the claim file once the device is connected
 }
 
 func (o *onboarding) flags(cmd *cobra.Command) {
@@ -20,6 +20,7 @@ func (o *onboarding) flags(cmd *cobra.Command) {
 	flags.StringVar(&o.authority, "authority", "", "`URL` of the authority (default: as the claim says)")
 	flags.StringVar(&o.root, "root-sha256", "", "SHA-256 `fingerprint` of the authority's root certificate (default: as the claim says)")
 	flags.StringVar(&o.claimFile, "claim-file", "", "`file` with the claim, - for stdin (default: $CREDENTIALS_DIRECTORY/postern.claim)")
+	flags.StringVar(&o.identity, "identity", "", "`name` or client id of the [[identity]] of the configuration that the claim is for, where the authority cannot say it")
 }
 
 func (c *cli) connectVerb() *cobra.Command {
@@ -73,7 +74,7 @@ func (c *cli) onboard(ctx context.Context, o onboarding, again bool) error {
 	if err != nil {
 		return err
 	}
-	req := control.ConnectRequest{AuthorityURL: o.authority, RootSHA256: o.root, Claim: claim.Reveal(), Again: again}
+	req := control.ConnectRequest{AuthorityURL: o.authority, RootSHA256: o.root, Claim: claim.Reveal(), Identity: o.identity, Again: again}
 	running, err := c.viaAgent(ctx, "connect", req)
 	if !running {
 		err = c.alone(ctx, func(ctx context.Context, g *graph) error { return g.Connect(ctx, req, c.tick) })

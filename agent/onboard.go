@@ -22,30 +22,36 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	if r.Again {
 		verb = "reconnect"
 	}
-	if err := g.mayConnect(verb, store.NewSecret(r.Claim)); err != nil {
+	claim, bad := stepca.ParseClaim(store.NewSecret(r.Claim))
+	identity, unsaid := meant(verb, staticIdentities(g.cfg), r.Identity, claim)
+	if r.Identity != "" && unsaid != nil {
+		return unsaid
+	}
+	if err := g.mayConnect(verb, store.NewSecret(r.Claim), identity); err != nil {
 		return err
 	}
-	claim, err := stepca.ParseClaim(store.NewSecret(r.Claim))
-	if err != nil {
-		return control.NewFault(control.ExitUsage, "claim", "postern authority claim MACHINE   # on the authority, makes a new one", "%s: %w", verb, err)
+	if bad != nil {
+		return control.NewFault(control.ExitUsage, "claim", "postern authority claim MACHINE   # on the authority, makes a new one", "%s: %w", verb, bad)
+	}
+	if unsaid != nil {
+		return unsaid
 	}
 	o := credential.Onboarding{
 		AuthorityURL: first(r.AuthorityURL, g.cfg.Authority.URL, claim.URL),
 		RootSHA256:   first(r.RootSHA256, g.cfg.Authority.RootSHA256, claim.RootSHA256),
 		Claim:        store.NewSecret(r.Claim),
+		Identity:     identity,
 		Steps:        step,
 	}
 	if o.RootSHA256 == "" {
 		return control.NewFault(control.ExitUsage, "no-root", "postern "+verb+" --root-sha256 FINGERPRINT …",
 			"%s: the claim does not carry the fingerprint of the authority's root, so the authority cannot be told from another", verb)
 	}
+	var err error
 	if o.RootPEM, err = g.upstream.root(ctx, o.AuthorityURL, o.RootSHA256); err != nil {
 		return upstreamFault(verb, err)
 	}
 	step(fmt.Sprintf("authority %s reached, its root is the one that was named", o.AuthorityURL))
-	if id := staticIdentities(g.cfg); len(id) > 0 {
-		o.Identity = id[0]
-	}
 	do := g.device.Connect
 	if r.Again {
 		do = g.device.Reconnect
@@ -58,11 +64,17 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	return nil
 }
 
-// mayConnect refuses before anything is asked of the authority.
-func (g *graph) mayConnect(verb string, claim store.Secret) error {
+// mayConnect refuses before anything is asked of the authority. An identity of
+// the configuration that has no certificate yet comes beside those that have.
+func (g *graph) mayConnect(verb string, claim store.Secret, identity credential.Identity) error {
 	_, enrolled := g.device.Enrolment()
 	if verb != "connect" || !enrolled {
 		return nil
+	}
+	if identity.Kind == credential.UserAssigned {
+		if h, held := g.device.Holder(identity.ClientID); !held || h.Current() == nil {
+			return nil
+		}
 	}
 	system, _ := g.device.System()
 	if !g.connectedBy(claim, system) {

@@ -45,7 +45,8 @@ type ConnectRequest struct {
 	AuthorityURL string `json:"authority_url,omitempty"` // empty: as the claim says
 	RootSHA256   string `json:"root_sha256,omitempty"`   // empty: as the claim says
 	Claim        string `json:"claim"`
-	Again        bool   `json:"again,omitempty"` // reconnect
+	Identity     string `json:"identity,omitempty"` // name or client id of one in the configuration; empty: the one the claim is for
+	Again        bool   `json:"again,omitempty"`    // reconnect
 }
 
 // WorkloadRequest is the body of POST /v1/workload.
