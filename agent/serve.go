@@ -211,6 +211,7 @@ func (g *graph) tend(ctx context.Context, signals <-chan os.Signal) error {
 	defer timer.Stop()
 	var said string
 	for {
+		g.notice()
 		if words := g.words(); words != said {
 			g.host.Notify("STATUS=" + words)
 			said = words

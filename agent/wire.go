@@ -52,6 +52,7 @@ type graph struct {
 	saved           store.ContactRecord // what stands in the cache
 	serving         control.Endpoint
 	recent          recent
+	noticed         noticed
 }
 
 // plan is what a graph is built from.
