@@ -20,7 +20,43 @@ func (g *graph) identityEvent(e credential.Event) {
 	if !kept {
 		return
 	}
-	g.audit.Record(audit.Event{Name: name, Reason: eventReason(e), Identity: e.Identity.ClientID, Expires: e.Until, Logged: true})
+	event := audit.Event{Name: name, Reason: eventReason(e), Identity: e.Identity.ClientID, Expires: e.Until, Logged: true}
+	if e.Kind == credential.EventDisconnected {
+		g.parted.add(event)
+		return
+	}
+	g.audit.Record(event)
+}
+
+// parted are identities that are gone and of which the audit has not heard: the
+// ring is in the cache, and what was said before that is emptied goes with it.
+type parted struct {
+	mu     sync.Mutex
+	events []audit.Event
+}
+
+func (p *parted) add(e audit.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, e)
+}
+
+func (p *parted) take() []audit.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	events := p.events
+	p.events = nil
+	return events
+}
+
+// empty drops the tokens and all else in the cache, and then says in a new ring
+// why the one before it ended.
+func (g *graph) empty() error {
+	err := g.cache.Drop()
+	for _, e := range g.parted.take() {
+		g.audit.Record(e)
+	}
+	return err
 }
 
 // tokenEvent keeps who took or was refused which token.

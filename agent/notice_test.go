@@ -81,3 +81,23 @@ func TestAuditKeepsThatADatabaseWasRecovered(t *testing.T) {
 		}
 	})
 }
+
+// TestAuditSaysThatTheDeviceWasDisconnected: the ring is sealed with a key that
+// goes with the identity, so that the new one has to begin with the reason.
+func TestAuditSaysThatTheDeviceWasDisconnected(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		s := newSimulation(t, 1)
+		s.awake(5 * time.Minute)
+		s.must(s.g.device.Disconnect(context.Background(), true, nil))
+		s.records(audit.Disconnected) // whoever reads the audit has what was said so far put into the ring
+		s.must(s.g.empty())
+		if got := s.records(audit.Disconnected); len(got) != 2 {
+			t.Errorf("of two identities: %q", got)
+		}
+		s.stop()
+		s.start()
+		if got := s.records(audit.Disconnected); len(got) != 2 {
+			t.Errorf("after a restart: %q", got)
+		}
+	})
+}

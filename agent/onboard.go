@@ -108,7 +108,7 @@ func (g *graph) Disconnect(ctx context.Context, localOnly bool, step func(string
 		return problemFault("disconnect", err)
 	}
 	g.forget(ids)
-	if err := g.cache.Drop(); err != nil {
+	if err := g.empty(); err != nil {
 		return fmt.Errorf("disconnect: the keys are destroyed, the tokens are not: %w", err)
 	}
 	step("keys and tokens are destroyed")
@@ -151,7 +151,7 @@ func (g *graph) Reset(ctx context.Context, what string, step func(string)) error
 	for _, id := range g.broker.List() {
 		g.broker.Forget(id.ClientID)
 	}
-	if err := g.cache.Drop(); err != nil {
+	if err := g.empty(); err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
 	step("tokens are gone")

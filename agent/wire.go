@@ -53,6 +53,7 @@ type graph struct {
 	serving         control.Endpoint
 	recent          recent
 	noticed         noticed
+	parted          parted
 }
 
 // plan is what a graph is built from.
