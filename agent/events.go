@@ -20,7 +20,10 @@ func (g *graph) identityEvent(e credential.Event) {
 	if !kept {
 		return
 	}
-	event := audit.Event{Name: name, Reason: eventReason(e), Identity: e.Identity.ClientID, Expires: e.Until, Logged: true}
+	event := audit.Event{Name: name, Reason: eventReason(e), Identity: e.Identity.ClientID, Logged: true}
+	if name == audit.Connected || name == audit.Renewed {
+		event.Expires = e.Until // of the certificate; of a state it says something else
+	}
 	if e.Kind == credential.EventDisconnected {
 		g.parted.add(event)
 		return
@@ -88,6 +91,9 @@ var auditNames = map[string]audit.Name{
 // eventReason says from which state to which, and why.
 func eventReason(e credential.Event) string {
 	if e.Previous == 0 {
+		if e.Reason == "" && e.State != 0 { // the first look after a start
+			return e.State.String()
+		}
 		return e.Reason
 	}
 	change := e.Previous.String() + " to " + e.State.String()

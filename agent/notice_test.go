@@ -13,8 +13,8 @@ import (
 	"postern/agent/lifecycle"
 )
 
-// records are the audit records of one kind.
-func (s *simulation) records(name audit.Name) (reasons []string) {
+// audited are the audit records of one kind.
+func (s *simulation) audited(name audit.Name) (records []audit.Record) {
 	s.t.Helper()
 	s.must(s.g.audit.Read(context.Background(), 0, false, func(line []byte) error {
 		var r audit.Record
@@ -22,11 +22,49 @@ func (s *simulation) records(name audit.Name) (reasons []string) {
 			return err
 		}
 		if r.Event == name {
-			reasons = append(reasons, r.Reason)
+			records = append(records, r)
 		}
 		return nil
 	}))
+	return records
+}
+
+// records are the reasons that stand in them.
+func (s *simulation) records(name audit.Name) (reasons []string) {
+	s.t.Helper()
+	for _, r := range s.audited(name) {
+		reasons = append(reasons, r.Reason)
+	}
 	return reasons
+}
+
+// TestAuditSaysWhichStateItWas: a record of a change says from where to where,
+// and the first one where it begins; only certificates and tokens expire.
+func TestAuditSaysWhichStateItWas(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		s := newSimulation(t, 1)
+		s.awake(5 * time.Minute)
+		s.link.set("refused")
+		s.awake(30 * time.Minute)
+		changes := s.audited(audit.StateChanged)
+		if len(changes) != 4 {
+			t.Errorf("of two identities: %+v", changes)
+		}
+		for i, r := range changes {
+			begin := "Connected"
+			if i >= 2 {
+				begin = "Connected to Offline: the authority was last heard "
+			}
+			if !strings.HasPrefix(r.Reason, begin) || !r.Expires.IsZero() {
+				t.Errorf("record %d: reason %q, expires %v", r.Seq, r.Reason, r.Expires)
+			}
+		}
+		for _, r := range s.audited(audit.Connected) {
+			if r.Expires.IsZero() {
+				t.Errorf("record %d: no end of the certificate", r.Seq)
+			}
+		}
+	})
 }
 
 func TestAuditKeepsThatTheClockWasSet(t *testing.T) {
