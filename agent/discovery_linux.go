@@ -51,14 +51,14 @@ func (c *cli) discoveryOptions(f installFlags) (install.Options, error) {
 	if err != nil {
 		return o, installFault("discovery", err)
 	}
-	o.Init, o.To, o.Mount = m.Init, m.Binary, mounted(f, m)
+	o.Mount = mounted(f, m)
+	if m.Stands() {
+		o.Init, o.To = m.Init, m.Binary
+	} else if o.To, err = programIn(f.root); err != nil {
+		return o, err
+	}
 	if o.Init == "" {
 		o.Init = install.Detect(f.root).Init
-	}
-	if o.To == "" {
-		if o.To, err = programIn(f.root); err != nil {
-			return o, err
-		}
 	}
 	o.Arc, err = c.arcAddress(f.root)
 	return o, err

@@ -157,12 +157,6 @@ func (c *cli) installOptions(f installFlags) (install.Options, initFound, error)
 	if f.discovery != "on" && f.discovery != "off" || f.tokens != "" && f.tokens != "link" && f.tokens != "mount" {
 		return o, initFound{}, usage("--discovery is on or off, --tokens is link or mount")
 	}
-	if o.To == "" {
-		o.To = "/usr/local/bin/postern"
-		if f.root != "/" {
-			o.To = "/usr/bin/postern"
-		}
-	}
 	m, err := install.Installed(f.root)
 	if err != nil {
 		return o, initFound{}, installFault("install", err)
@@ -172,9 +166,7 @@ func (c *cli) installOptions(f installFlags) (install.Options, initFound, error)
 		return o, initFound{}, err
 	}
 	found := initFound{install.Detect(f.root)}
-	if o.Init == "" {
-		o.Init = found.Init
-	}
+	o = unsaid(o, m, found)
 	if o.Init == "procd" {
 		return o, found, control.NewFault(control.ExitUsage, "init-unknown", "postern run --help   # in /etc/init.d/postern: procd_set_param command /usr/bin/postern run",
 			"install: procd is here, and there is no file for it yet")
@@ -185,6 +177,29 @@ func (c *cli) installOptions(f installFlags) (install.Options, initFound, error)
 	}
 	o.Binary, err = programToInstall(f.binary)
 	return o, found, err
+}
+
+// unsaid fills in what was not asked for: as the installation that stands has
+// it, since a second run upgrades and moves nothing; else by what was found.
+func unsaid(o install.Options, m install.Manifest, found initFound) install.Options {
+	to := "/usr/local/bin/postern"
+	if o.Root != "/" {
+		to = "/usr/bin/postern"
+	}
+	if !m.Stands() {
+		m = install.Manifest{}
+	}
+	o.To = first(o.To, m.Binary, to)
+	if o.Init == "" {
+		o.Init = found.Init
+		if m.Init != "" && (!found.Running || found.runs(m.Init)) { // another one that runs here counts more
+			o.Init = m.Init
+		}
+	}
+	if o.Service == "" && o.Init == m.Init {
+		o.Service = m.Service
+	}
+	return o
 }
 
 // initFound is the init system that was found.

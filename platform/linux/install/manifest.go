@@ -92,6 +92,12 @@ func (m Manifest) find(path string) (Entry, bool) {
 	return m.Entries[i], true
 }
 
+// Stands reports whether the agent is installed: an uninstall that keeps the
+// state keeps the manifest, too.
+func (m Manifest) Stands() bool {
+	return slices.ContainsFunc(m.Entries, func(e Entry) bool { return e.Kind == File && e.Path == m.Binary })
+}
+
 // Mounted reports whether a tmpfs lies on the token directory instead of a link.
 func (m Manifest) Mounted() bool {
 	return slices.ContainsFunc(m.Entries, func(e Entry) bool { return e.Kind == File && filepath.Base(e.Path) == mountUnit })
