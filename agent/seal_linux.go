@@ -113,8 +113,11 @@ func answers(ctx context.Context, path string) bool {
 	return errors.As(err, &refused) && refused.Timeout()
 }
 
+// stopAgent stops an agent, whose state is about to go.
+const stopAgent = "sudo systemctl stop postern.socket postern-control.socket postern.service   # or as your init system stops it, then: "
+
 func sealInUse(err error) error {
-	return control.NewFault(control.ExitFailed, "agent-runs", "sudo systemctl stop postern.socket postern-control.socket postern.service   # or as your init system stops it, then: sudo postern seal-image",
+	return control.NewFault(control.ExitFailed, "agent-runs", stopAgent+"sudo postern seal-image",
 		"seal-image: nothing was changed: %w", err)
 }
 

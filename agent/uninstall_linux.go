@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,9 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 	if err := needRoot("uninstall", f.root); err != nil {
 		return err
 	}
-	if err := c.takeAway(ctx, p, live, f.root); err != nil {
+	if err := c.takeAway(ctx, p, live, f.root); errors.Is(err, install.ErrInUse) {
+		return control.NewFault(control.ExitFailed, "agent-runs", stopAgent+again(), "%w", err)
+	} else if err != nil {
 		return control.NewFault(control.ExitFailed, "uninstall", again()+"   # completes what was begun", "%w", err)
 	}
 	next := ""
@@ -89,6 +92,11 @@ func (c *cli) takeAway(ctx context.Context, p *install.Plan, live install.Live, 
 		if err := live.Do(ctx, live.Forget(), c.tellStep); err != nil {
 			return err
 		}
+		if err := live.End(ctx); err != nil {
+			return err
+		}
+	}
+	if root == "/" && !live.Running { // started by somebody else, who will find no program any more
 		if err := live.End(ctx); err != nil {
 			return err
 		}
