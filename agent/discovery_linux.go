@@ -144,7 +144,7 @@ func (c *cli) discoveryShow(_ context.Context, f installFlags) error {
 	if err != nil {
 		return err
 	}
-	p, err := install.New(o)
+	p, err := install.Look(o)
 	var refusal *install.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		return installFault("discovery", err)

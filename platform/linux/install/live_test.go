@@ -137,12 +137,7 @@ func TestReadOnlyUsrSendsFilesToEtc(t *testing.T) {
 		t.Skip("not run: a mount needs root")
 	}
 	dir := tree(t)
-	usr := filepath.Join(dir, "usr")
-	cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$0" -test.run '^TestReadOnlyUsrSendsFilesToEtc$' -test.v`, os.Args[0], usr)
-	cmd.Env = append(os.Environ(), "POSTERN_TEST_TREE="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	readOnly(t, dir)
 	seen := snapshot(t, dir)
 	for _, path := range []string{"/etc/systemd/system/postern.service", "/etc/systemd/system.conf.d/azcmagent.conf", "/etc/sysusers.d/postern.conf", "/etc/postern/manifest.json", "/opt/postern/postern"} {
 		if seen[path] == "" {
@@ -150,4 +145,47 @@ func TestReadOnlyUsrSendsFilesToEtc(t *testing.T) {
 		}
 	}
 	must(t, uninstall(options(dir, ""), true))
+}
+
+// readOnly plays the test once more where /usr of the tree cannot be written.
+func readOnly(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$0" -test.run "^$2\$" -test.v`,
+		os.Args[0], filepath.Join(dir, "usr"), t.Name())
+	cmd.Env = append(os.Environ(), "POSTERN_TEST_TREE="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestImageThatCannotBeWrittenAnyMoreIsSeenAsItWasMade: its files lie in /usr,
+// where they were put when it could be; nothing is missing and nothing to be
+// done, and what would have to be done is refused before anything is changed.
+func TestImageThatCannotBeWrittenAnyMoreIsSeenAsItWasMade(t *testing.T) {
+	if dir := os.Getenv("POSTERN_TEST_TREE"); dir != "" {
+		o := options(dir, "systemd")
+		p, err := New(o)
+		must(t, err)
+		if p.Changes() {
+			t.Errorf("would change %v", p.Steps)
+		}
+		before := snapshot(t, dir)
+		must(t, os.Remove(filepath.Join(dir, "opt/azcmagent/bin/himds")))
+		var refusal *Refusal
+		if _, err := New(o); !errors.As(err, &refusal) || refusal.Path != "/usr/lib/postern/manifest.json" {
+			t.Errorf("a marker that is gone: %v", err)
+		}
+		if p, err = Look(o); err != nil || !p.touches("/opt/azcmagent/bin/himds") || p.touches("/etc/systemd/system/postern.service") {
+			t.Errorf("looked at: %v, %v", p.Steps, err)
+		}
+		must(t, os.Symlink(o.To, filepath.Join(dir, "opt/azcmagent/bin/himds")))
+		same(t, "after looking", snapshot(t, dir), before)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("not run: a mount needs root")
+	}
+	dir := tree(t)
+	must(t, install(options(dir, "systemd")))
+	readOnly(t, dir)
 }

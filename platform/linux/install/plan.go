@@ -45,25 +45,30 @@ type Plan struct {
 // New looks at the tree and says what is to be done, or what is in the way:
 // then the error is a *Refusal, or several joined.
 func New(o Options) (*Plan, error) {
+	p, err := Look(o)
+	if p == nil {
+		return nil, err
+	}
+	return p, errors.Join(err, p.writable())
+}
+
+// Look is New for who only wants to know: a tree that cannot be written is
+// looked at as well.
+func Look(o Options) (*Plan, error) {
 	p := &Plan{options: o, root: &root{dir: filepath.Clean(o.Root), before: o.Before}}
 	if err := p.plainPaths(); err != nil {
 		return nil, err
 	}
-	p.etc = p.root.readOnly("/usr/lib")
 	var err error
 	if p.manifest, p.place, err = p.root.readManifest(); err != nil {
 		return nil, refused(err)
 	}
-	if p.place == "" {
-		p.place = manifestPlaces()[0]
+	// what an image was made with is looked for where it is, also when /usr is
+	// read-only by now
+	if p.etc = p.place == manifestPlaces()[1]; p.place == "" {
+		p.etc, p.place = p.root.readOnly("/usr/lib"), manifestPlaces()[0]
 		if p.etc {
 			p.place = manifestPlaces()[1]
-		}
-	}
-	if p.has(PartAgent) && p.root.readOnly(o.To) {
-		return nil, &Refusal{
-			Path: o.To, Problem: "is on a file system that cannot be written",
-			Fix: "sudo postern install --to /usr/local/bin/postern   # or another place that can be written, or put it into the image",
 		}
 	}
 	items, err := p.items()
@@ -71,6 +76,24 @@ func New(o Options) (*Plan, error) {
 		return nil, err
 	}
 	return p, p.decideAll(items)
+}
+
+// writable refuses a plan that would end at a file system that cannot be
+// written: there it is the image that has to be changed.
+func (p *Plan) writable() error {
+	switch {
+	case p.touches(p.options.To) && p.root.readOnly(p.options.To):
+		return &Refusal{
+			Path: p.options.To, Problem: "is on a file system that cannot be written",
+			Fix: "sudo postern install --to /usr/local/bin/postern   # or another place that can be written, or put it into the image",
+		}
+	case p.Changes() && p.root.readOnly(p.place):
+		return &Refusal{
+			Path: p.place, Problem: "is on a file system that cannot be written, and has to say what is changed",
+			Fix: "postern install --help   # --root TREE changes the image instead",
+		}
+	}
+	return nil
 }
 
 // plainPaths refuses paths that scripts, units and an inittab, in which they
