@@ -91,8 +91,12 @@ func (c *cli) configIn(root string) (config.Config, error) {
 	in := *c
 	if c.config == "" {
 		path, err := install.Locate(root, defaultHost.Config)
-		if errors.Is(err, fs.ErrNotExist) {
-			return config.Config{}, nil
+		if errors.Is(err, fs.ErrNotExist) { // never this system's own
+			cfg, err := config.Load("", nil, c.overrides()...)
+			if err != nil {
+				return cfg, configFault("", err)
+			}
+			return cfg, nil
 		}
 		if err != nil {
 			return config.Config{}, installFault("config", err)
