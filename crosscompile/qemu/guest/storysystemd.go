@@ -59,10 +59,13 @@ func (s *story) notify() (string, error) {
 		}
 		all = append(all, want.property+"="+got)
 	}
-	words, err := show("StatusText")
-	if err == nil && !strings.HasPrefix(words, "Connected") {
-		err = fmt.Errorf("StatusText is %q", words)
-	}
+	words := ""
+	err := wait(patient, func() (err error) { // until it has heard the authority it says Offline
+		if words, err = show("StatusText"); err == nil && !strings.HasPrefix(words, "Connected") {
+			err = fmt.Errorf("StatusText is %q", words)
+		}
+		return err
+	})
 	memory, merr := show("MemoryCurrent")
 	return strings.Join(append(all, "StatusText="+words, "MemoryCurrent="+memory), " "), errors.Join(err, merr)
 }
