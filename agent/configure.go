@@ -81,7 +81,7 @@ func (e *openConfigError) Error() string {
 }
 
 func readConfig(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|openAtOnce, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,7 @@ func (c *cli) reconnectVerb() *cobra.Command {
 // onboard lets the running agent do the work, or does it on the databases itself.
 func (c *cli) onboard(ctx context.Context, o onboarding, again bool) error {
 	verb := map[bool]string{false: "connect", true: "reconnect"}[again]
-	claim, err := c.secret(verb, "--claim-file", o.claimFile, "postern.claim")
+	claim, err := c.secret(ctx, verb, "--claim-file", o.claimFile, "postern.claim")
 	if err != nil {
 		return err
 	}

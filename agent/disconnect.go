@@ -18,7 +18,7 @@ func (c *cli) disconnectVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "disconnect", Short: "Take this device's identity away", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := c.confirm(yes, "This destroys the identity's keys. Go on?"); err != nil {
+			if err := c.confirm(cmd.Context(), yes, "This destroys the identity's keys. Go on?"); err != nil {
 				return err
 			}
 			body := map[string]bool{"local_only": localOnly}
@@ -37,12 +37,15 @@ func (c *cli) disconnectVerb() *cobra.Command {
 }
 
 // confirm asks unless told not to.
-func (c *cli) confirm(yes bool, question string) error {
+func (c *cli) confirm(ctx context.Context, yes bool, question string) error {
 	if yes {
 		return nil
 	}
 	c.say("%s [y/N]", question)
-	line, _ := bufio.NewReader(c.stdin).ReadString('\n')
+	line, err := bufio.NewReader(interruptible{ctx, c.stdin}).ReadString('\n')
+	if ctx.Err() != nil {
+		return err
+	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
 		return nil

@@ -4,8 +4,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -158,5 +160,30 @@ func oneWins(t *testing.T, release func(), both []*process, want ...string) {
 	release()
 	if code := second.exit(t); code != control.ExitDone {
 		t.Errorf("the other ended with %d: %s", code, second.text())
+	}
+}
+
+// TestQuestionIsInterrupted: whoever is asked may press Ctrl-C, also while a
+// claim is pasted.
+func TestQuestionIsInterrupted(t *testing.T) {
+	p := newPlace(t)
+	for _, args := range [][]string{{"disconnect"}, {"reset", "--all"}, {"connect", "--claim-file", "-"}, {"reconnect", "--claim-file", "-"}} {
+		from, to, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		verb := begin(t, func(cmd *exec.Cmd) { p.use(cmd); cmd.Stdin = from }, args...)
+		if len(args) > 2 {
+			_, err = to.Write(make([]byte, 70<<10)) // more than a pipe holds: the verb has begun to read
+		} else {
+			verb.says(t, "[y/N]")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		interrupt(t, verb, "postern: interrupted before it was done\nfix: postern "+strings.Join(args, " ")+"\n")
+		if err := errors.Join(from.Close(), to.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -5,8 +5,12 @@ import (
 	"syscall"
 )
 
-// openLiterally keeps an open from following a link or waiting for a reader.
-const openLiterally = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+const (
+	// openAtOnce keeps an open from waiting for the other end of a pipe.
+	openAtOnce = syscall.O_NONBLOCK
+	// openLiterally keeps it from following a link, too.
+	openLiterally = syscall.O_NOFOLLOW | openAtOnce
+)
 
 // names is how many names a file has.
 func names(info fs.FileInfo) uint64 {

@@ -20,7 +20,7 @@ func (c *cli) resetVerb() *cobra.Command {
 				return err
 			}
 			if what != "cache" {
-				if err := c.confirm(yes, "This destroys the identity's keys. Go on?"); err != nil {
+				if err := c.confirm(cmd.Context(), yes, "This destroys the identity's keys. Go on?"); err != nil {
 					return err
 				}
 			}

@@ -52,7 +52,7 @@ func (c *cli) seal(ctx context.Context, f installFlags, yes bool) error {
 		if err := needRoot("seal-image", f.root); err != nil && state == defaultHost.State {
 			return err
 		}
-		if err := c.confirm(yes || len(steps) == 0, "This destroys the identity's keys. Go on?"); err != nil {
+		if err := c.confirm(ctx, yes || len(steps) == 0, "This destroys the identity's keys. Go on?"); err != nil {
 			return err
 		}
 		if steps, err = install.Seal(f.root, state, false, nil); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,10 +19,10 @@ const maxSecretFile = 1 << 20
 // stdin if it names "-", else from the init system's credential directory.
 // There is no form on argv and none in the environment. The file must not be
 // readable by others.
-func (c *cli) secret(verb, flag, path, credential string) (store.Secret, error) {
+func (c *cli) secret(ctx context.Context, verb, flag, path, credential string) (store.Secret, error) {
 	switch {
 	case path == "-":
-		return readSecret(c.stdin, "stdin")
+		return readSecret(interruptible{ctx, c.stdin}, "stdin")
 	case path != "":
 		return openSecret(path, "sudo postern "+verb+" "+flag+" FILE   # a regular file, or - for stdin", othersMayRead)
 	}
@@ -43,7 +44,7 @@ func secretFromFile(path string) (store.Secret, error) {
 
 // openSecret reads the file; fix is what to do about one that is no file.
 func openSecret(path, fix string, exposed func(fs.FileMode) bool) (store.Secret, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|openAtOnce, 0) // of a pipe, an open would wait for who writes
 	if err != nil {
 		return store.Secret{}, control.NewFault(control.ExitUsage, "secret-file", "ls -l "+quoted(path), "%w", err)
 	}
