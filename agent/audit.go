@@ -20,12 +20,18 @@ func (c *cli) auditVerb() *cobra.Command {
 				return err
 			}
 			if verify {
-				return c.verifyAudit(cmd.Context(), client)
+				return c.within(cmd.Context(), "audit", func(ctx context.Context) error { return c.verifyAudit(ctx, client) })
 			}
-			err = client.Audit(cmd.Context(), from, follow, func(line []byte) error {
-				_, werr := c.stdout.Write(append(line, '\n'))
-				return werr
-			})
+			show := func(ctx context.Context) error {
+				return client.Audit(ctx, from, follow, func(line []byte) error {
+					_, werr := c.stdout.Write(append(line, '\n'))
+					return werr
+				})
+			}
+			if !follow {
+				return c.within(cmd.Context(), "audit", show)
+			}
+			err = show(cmd.Context())
 			if errors.Is(err, context.Canceled) {
 				return nil
 			}
@@ -34,6 +40,7 @@ func (c *cli) auditVerb() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for new records")
 	cmd.Flags().BoolVar(&verify, "verify", false, "walk the chain of digests instead of printing")
+	c.waits(cmd)
 	cmd.Flags().Uint64Var(&from, "from", 0, "first sequence `number`")
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -136,7 +135,7 @@ func (c *cli) ask(ctx context.Context, flags *authorityFlags, f func(context.Con
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, usualWait)
 	defer cancel()
 	conn, err := dialControl(ctx, adminSocket(dir))
 	if err == nil {
@@ -166,9 +165,14 @@ func (e *notOurs) Unwrap() error { return e.cause }
 
 // authorityFault words the refusals of an authority.
 func authorityFault(err error) error {
+	var worded *control.Fault
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &worded):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return control.NewFault(control.ExitTimeout, "timeout", "sudo postern authority status", "authority: it does not answer within %s", usualWait)
 	case errors.Is(err, site.ErrNotFound):
 		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list", "authority: %w", err)
 	case errors.Is(err, site.ErrExists):

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"postern/agent/config"
 	"postern/agent/control"
@@ -51,10 +52,15 @@ func (c *cli) gather(ctx context.Context, asUser string) (*facts, error) {
 	return f, nil
 }
 
+// patienceForStatus is how long an agent may take to say how it is.
+const patienceForStatus = 10 * time.Second
+
 // look asks the agent, or opens a copy of its files.
 func (f *facts) look(ctx context.Context) {
 	client := &control.Client{Path: controlPath(f.cfg), Dial: dialControl}
-	st, err := client.Status(ctx)
+	soon, cancel := context.WithTimeout(ctx, patienceForStatus)
+	defer cancel()
+	st, err := client.Status(soon)
 	switch {
 	case err == nil:
 		f.status, f.known, f.running, f.ask = st, true, true, client.Probe

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +20,12 @@ type cli struct {
 
 	config                          string
 	stateDir, tokensDir, runtimeDir string
-	json, verbose                   bool
-	deaf                            []string // variables that are not heard
-	args                            []string // as given
-	authorityDir                    *string  // --dir of the authority verbs
+	json, verbose, noColor          bool
+	deaf                            []string      // variables that are not heard
+	timeout                         time.Duration // how long to wait for an answer; zero: as usual
+	args                            []string      // as given
+	called                          string        // the program, as it was called
+	authorityDir                    *string       // --dir of the authority verbs
 
 	beforeDrop func(context.Context) error // what only root can begin, before it becomes another account; nil: nothing
 }

@@ -48,6 +48,7 @@ func (c *cli) connectVerb() *cobra.Command {
 		},
 	}
 	o.flags(cmd)
+	c.waits(cmd)
 	cmd.Flags().BoolVar(&o.consume, "consume", false, "erase the claim file once the device is connected, for a first boot: also when it was connected before")
 	cmd.Flags().BoolVar(&erase, "erase-when-told", false, "erase the claim file at a word on stdin, and do nothing else")
 	_ = cmd.Flags().MarkHidden("erase-when-told")
@@ -64,6 +65,7 @@ func (c *cli) reconnectVerb() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o, true) },
 	}
 	o.flags(cmd)
+	c.waits(cmd)
 	return cmd
 }
 

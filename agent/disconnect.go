@@ -31,6 +31,7 @@ func (c *cli) disconnectVerb() *cobra.Command {
 			return err
 		},
 	}
+	c.waits(cmd)
 	cmd.Flags().BoolVar(&localOnly, "local-only", false, "destroy the keys here without telling the authority")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd

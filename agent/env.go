@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"os"
 	"strconv"
@@ -123,6 +124,7 @@ func (c *cli) envVerb() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "sh", "sh, dotenv, systemd, compose or k8s")
+	c.waits(cmd)
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "make a new secret; the old one works for 10 more minutes")
 	return cmd
 }
@@ -139,7 +141,11 @@ func (c *cli) variables(cmd *cobra.Command, args []string, rotate bool) (variabl
 	if err != nil {
 		return nil, err
 	}
-	w, err := client.Workload(cmd.Context(), control.WorkloadRequest{Name: args[0], Rotate: rotate})
+	var w control.Workload
+	err = c.within(cmd.Context(), "env", func(ctx context.Context) (err error) {
+		w, err = client.Workload(ctx, control.WorkloadRequest{Name: args[0], Rotate: rotate})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

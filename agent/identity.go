@@ -17,7 +17,7 @@ func (c *cli) identityVerb() *cobra.Command {
 	parent.AddCommand(&cobra.Command{
 		Use: "list", Short: "List them", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := c.status(cmd)
+			st, err := c.status(cmd.Context(), "identity")
 			if err != nil {
 				return err
 			}
@@ -37,7 +37,7 @@ func (c *cli) identityVerb() *cobra.Command {
 	parent.AddCommand(&cobra.Command{
 		Use: "show NAME|CLIENT-ID", Short: "Show one", Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := c.status(cmd)
+			st, err := c.status(cmd.Context(), "identity")
 			if err != nil {
 				return err
 			}
@@ -49,15 +49,8 @@ func (c *cli) identityVerb() *cobra.Command {
 			return control.NewFault(control.ExitFailed, "unknown-identity", "postern identity list", "identity: there is no %q on this device", args[0])
 		},
 	})
+	c.waits(parent.Commands()...)
 	return parent
-}
-
-func (c *cli) status(cmd *cobra.Command) (control.Status, error) {
-	client, err := c.client()
-	if err != nil {
-		return control.Status{}, err
-	}
-	return client.Status(cmd.Context())
 }
 
 func identityRow(id control.Identity) string {

@@ -20,6 +20,7 @@ func (c *cli) renewVerb() *cobra.Command {
 			return err
 		},
 	}
+	c.waits(cmd)
 	cmd.Flags().StringVar(&clientID, "client-id", "", "client `id` of one identity; all of them if absent")
 	return cmd
 }

@@ -32,6 +32,7 @@ func (c *cli) resetVerb() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	c.waits(cmd)
 	flags.BoolVar(&cache, "cache", false, "tokens and audit records")
 	flags.BoolVar(&enrolment, "enrolment", false, "identity and keys: for a copied card or a device that changes hands")
 	flags.BoolVar(&all, "all", false, "both, and the secrets of workloads")
@@ -68,6 +69,7 @@ func (c *cli) adoptVerb() *cobra.Command {
 			return err
 		},
 	}
+	c.waits(cmd)
 	cmd.Flags().BoolVar(&changed, "hardware-changed", false, "say that this is the enrolled device with a replaced part")
 	return cmd
 }

@@ -19,12 +19,8 @@ func (c *cli) statusVerb() *cobra.Command {
 		Use: "status [KEY]", Aliases: []string{"show"}, Short: "Show the state of this device's identity", Long: long, Example: example,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
 			for {
-				st, err := client.Status(cmd.Context())
+				st, err := c.status(cmd.Context(), "status")
 				if err != nil {
 					return err
 				}
@@ -43,6 +39,7 @@ func (c *cli) statusVerb() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "show again every 2 s until interrupted")
 	cmd.Flags().BoolVar(&exit, "exit-code", false, "answer with the state's exit code")
+	c.waits(cmd)
 	return cmd
 }
 

@@ -23,9 +23,26 @@ func (c *cli) viaAgent(ctx context.Context, verb string, body any) (bool, error)
 	if err != nil {
 		return true, err
 	}
-	err = client.Run(ctx, verb, body, c.tick)
+	word := verb
+	if r, ok := body.(control.ConnectRequest); ok && r.Again {
+		word = "reconnect"
+	}
+	err = c.within(ctx, word, func(ctx context.Context) error { return client.Run(ctx, verb, body, c.tick) })
 	if errors.Is(err, control.ErrNotRunning) {
 		return false, nil
 	}
 	return true, err
+}
+
+// status asks the agent for what this account may see.
+func (c *cli) status(ctx context.Context, verb string) (st control.Status, err error) {
+	client, err := c.client()
+	if err != nil {
+		return st, err
+	}
+	err = c.within(ctx, verb, func(ctx context.Context) error {
+		st, err = client.Status(ctx)
+		return err
+	})
+	return st, err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,10 +10,9 @@ import (
 
 func (c *cli) tokenVerb() *cobra.Command {
 	var req control.TokenRequest
-	timeout := 30 * time.Second
 	long, example := manual("Print a token as the endpoint would give it to this user.",
 		[]string{"postern token --resource https://vault.azure.net", "postern token --resource https://management.azure.com/ --refresh --json"},
-		"0 printed; 3 no agent runs; 4, 5, 6, 9, 11, 12 the identity's state is why there is none; 7 not permitted")
+		"0 printed; 3 no agent runs; 4, 5, 6, 9, 11, 12 the identity's state is why there is none; 7 not permitted; 8 no answer in time")
 	cmd := &cobra.Command{
 		Use: "token --resource RESOURCE", Short: "Print a token", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -25,9 +23,11 @@ func (c *cli) tokenVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			answer, err := client.Token(ctx, req)
+			var answer control.TokenAnswer
+			err = c.within(cmd.Context(), "token", func(ctx context.Context) (err error) {
+				answer, err = client.Token(ctx, req)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -42,6 +42,6 @@ func (c *cli) tokenVerb() *cobra.Command {
 	flags.StringVar(&req.Resource, "resource", "", "what the token is for, such as https://vault.azure.net")
 	flags.StringVar(&req.ClientID, "client-id", "", "client `id` of a user-assigned identity")
 	flags.BoolVar(&req.Refresh, "refresh", false, "go past the cache, at most once a minute: shows changed roles at once")
-	flags.DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	c.waits(cmd)
 	return cmd
 }

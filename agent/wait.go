@@ -53,8 +53,11 @@ func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string,
 			return nil
 		case err == nil:
 			last = fmt.Sprintf("the state is %s", st.State)
-		case !errors.Is(err, control.ErrNotRunning):
+		case errors.Is(err, control.ErrNotRunning):
+		case control.AsFault(err).ID != "failed": // a refusal, which no waiting changes
 			return err
+		default:
+			last = fmt.Sprintf("no answer on %s: %v", client.Path, err)
 		}
 		if err != nil && !pause(cmd.Context(), 100*time.Millisecond) {
 			return cmd.Context().Err()
@@ -62,10 +65,13 @@ func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string,
 	}
 }
 
-// askState is answered at once by an agent that is ready; the state may come later.
+// askState is answered at once by an agent that is ready; the state may come
+// later. One that hangs does not answer at all.
 func askState(ctx context.Context, client *control.Client, target string, limit time.Duration) (control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	if target == "ready" {
 		return client.Status(ctx)
 	}
-	return client.Wait(ctx, limit, lifecycle.Connected)
+	return client.Wait(ctx, limit/2, lifecycle.Connected)
 }
