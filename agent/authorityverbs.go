@@ -66,15 +66,22 @@ func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
 	return cmd
 }
 
+// underAuthority is where a verb of the authority stands: "identity create NAME".
+type underAuthority struct{ parent, use string }
+
+// examples are the verb's with words for its arguments, here and for an
+// authority elsewhere.
+func (u underAuthority) examples(more string) []string {
+	words := strings.NewReplacer("NAME", "telemetry", "MACHINE", "gw-0042", "IDENTIFIER", "https://vault.azure.net")
+	line := "sudo postern authority " + u.parent + " " + words.Replace(u.use)
+	return []string{line, line + " " + more}
+}
+
 // plainVerb is a verb that changes one thing and says so.
-func (c *cli) plainVerb(f *authorityFlags, use, short string, args int, do func(ctx context.Context, r registrar, args []string) (string, error)) *cobra.Command {
-	words := make([]string, 0, args)
-	for _, w := range strings.Fields(use)[1:] {
-		words = append(words, strings.ToLower(w))
-	}
-	long, example := manual(short+".", []string{"sudo postern authority … " + strings.Fields(use)[0] + " " + strings.Join(words, " ")}, "0 done; 1 refused; 3 no authority runs")
+func (c *cli) plainVerb(f *authorityFlags, at underAuthority, short string, args int, do func(ctx context.Context, r registrar, args []string) (string, error)) *cobra.Command {
+	long, example := manual(short+".", at.examples("--dir /srv/ca"), "0 done; 1 refused; 3 no authority runs")
 	return &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example, Args: cobra.ExactArgs(args),
+		Use: at.use, Short: short, Long: long, Example: example, Args: cobra.ExactArgs(args),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				said, err := do(ctx, r, args)
@@ -93,18 +100,18 @@ func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var group string
-	create := c.plainVerb(f, "create NAME", "Make a user-assigned identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
+	create := c.plainVerb(f, underAuthority{"identity", "create NAME"}, "Make a user-assigned identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
 		id, err := r.CreateIdentity(ctx, args[0], group)
 		return "identity " + id.Name + ", client id " + id.ClientID, err
 	})
 	create.Flags().StringVar(&group, "group", "", "resource group")
 	var force bool
-	remove := c.plainVerb(f, "delete NAME", "Delete a user-assigned identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
+	remove := c.plainVerb(f, underAuthority{"identity", "delete NAME"}, "Delete a user-assigned identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
 		return "identity " + args[0] + " is gone", r.DeleteIdentity(ctx, args[0], force)
 	})
 	remove.Flags().BoolVar(&force, "force", false, "also while it is assigned")
 	var renew bool
-	assign := c.plainVerb(f, "assign NAME MACHINE", "Assign an identity to a machine, which fetches its certificate by itself", 2,
+	assign := c.plainVerb(f, underAuthority{"identity", "assign NAME MACHINE"}, "Assign an identity to a machine, which fetches its certificate by itself", 2,
 		func(ctx context.Context, r registrar, args []string) (string, error) {
 			if renew {
 				return args[0] + " may fetch a new certificate on " + args[1], r.RenewAssignment(ctx, args[0], args[1])
@@ -113,11 +120,11 @@ func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
 		})
 	assign.Flags().BoolVar(&renew, "renew", false, "let a lapsed certificate be fetched again")
 	parent.AddCommand(create, remove, assign,
-		c.plainVerb(f, "unassign NAME MACHINE", "Take an identity from a machine; its certificates there are revoked at once", 2,
+		c.plainVerb(f, underAuthority{"identity", "unassign NAME MACHINE"}, "Take an identity from a machine; its certificates there are revoked at once", 2,
 			func(ctx context.Context, r registrar, args []string) (string, error) {
 				return args[0] + " is no longer on " + args[1], r.Unassign(ctx, args[0], args[1])
 			}),
-		c.listVerb(f, "List identities", func(ctx context.Context, r registrar) ([]row, error) {
+		c.listVerb(f, "identity", "List identities", func(ctx context.Context, r registrar) ([]row, error) {
 			list, err := r.Identities(ctx)
 			return rowsOf(list, func(id site.Identity) string {
 				return strings.Join([]string{id.Kind, id.Name, "client_id=" + id.ClientID, "on " + strings.Join(orNone(id.Machines), ",")}, "  ")
@@ -140,8 +147,8 @@ func rowsOf[T any](list []T, text func(T) string) []row {
 	return rows
 }
 
-func (c *cli) listVerb(f *authorityFlags, short string, list func(context.Context, registrar) ([]row, error)) *cobra.Command {
-	long, example := manual(short+".", []string{"sudo postern authority … list", "sudo postern authority … list --json"}, "0 listed; 3 no authority runs")
+func (c *cli) listVerb(f *authorityFlags, parent, short string, list func(context.Context, registrar) ([]row, error)) *cobra.Command {
+	long, example := manual(short+".", underAuthority{parent, "list"}.examples("--json"), "0 listed; 3 no authority runs")
 	return &cobra.Command{
 		Use: "list", Short: short, Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -166,7 +173,7 @@ func (c *cli) authorityMachineVerb(f *authorityFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	parent.AddCommand(
-		c.listVerb(f, "List machines", func(ctx context.Context, r registrar) ([]row, error) {
+		c.listVerb(f, "machine", "List machines", func(ctx context.Context, r registrar) ([]row, error) {
 			list, err := r.Machines(ctx)
 			return rowsOf(list, func(m site.Machine) string {
 				state := "last contact " + ago(time.Now(), m.LastContact) //nolint:forbidigo // the verb runs beside the authority
@@ -176,7 +183,7 @@ func (c *cli) authorityMachineVerb(f *authorityFlags) *cobra.Command {
 				return strings.Join([]string{m.Name, "client_id=" + m.ClientID, state}, "  ")
 			}), err
 		}),
-		c.plainVerb(f, "delete NAME", "Delete a machine with its identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
+		c.plainVerb(f, underAuthority{"machine", "delete MACHINE"}, "Delete a machine with its identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
 			return args[0] + " is gone", r.DeleteMachine(ctx, args[0])
 		}))
 	return parent
@@ -188,7 +195,7 @@ func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var life time.Duration
-	add := c.plainVerb(f, "add IDENTIFIER", "Register a resource; a star at the end stands for everything that begins so", 1,
+	add := c.plainVerb(f, underAuthority{"resource", "add IDENTIFIER"}, "Register a resource; a star at the end stands for everything that begins so", 1,
 		func(ctx context.Context, r registrar, args []string) (string, error) {
 			return args[0] + " is registered", r.AddResource(ctx, site.Resource{
 				Identifier: args[0], Wildcard: strings.HasSuffix(args[0], "*"), Life: life,
@@ -196,10 +203,10 @@ func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
 		})
 	add.Flags().DurationVar(&life, "token-life", 24*time.Hour, "how long its tokens live, 5 min to 24 h")
 	parent.AddCommand(add,
-		c.plainVerb(f, "remove IDENTIFIER", "Forget a resource", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
+		c.plainVerb(f, underAuthority{"resource", "remove IDENTIFIER"}, "Forget a resource", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
 			return args[0] + " is forgotten", r.RemoveResource(ctx, args[0])
 		}),
-		c.listVerb(f, "List resources", func(ctx context.Context, r registrar) ([]row, error) {
+		c.listVerb(f, "resource", "List resources", func(ctx context.Context, r registrar) ([]row, error) {
 			list, err := r.Resources(ctx)
 			return rowsOf(list, func(x site.Resource) string { return x.Identifier + "  " + x.Life.String() }), err
 		}))
@@ -209,7 +216,7 @@ func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
 func (c *cli) authorityRevokeVerb(f *authorityFlags) *cobra.Command {
 	var serial string
 	long, example := manual("Withdraw a machine's certificates, or one by its serial number. Its next token request is refused.",
-		[]string{"sudo postern authority revoke gw-0042", "sudo postern authority revoke --serial 117209…"}, "0 withdrawn; 1 unknown; 3 no authority runs")
+		[]string{"sudo postern authority revoke gw-0042", "sudo postern authority revoke --serial 117209483275"}, "0 withdrawn; 1 unknown; 3 no authority runs")
 	cmd := &cobra.Command{
 		Use: "revoke [MACHINE]", Short: "Withdraw certificates", Long: long, Example: example, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -230,7 +237,7 @@ func (c *cli) authorityRevokeVerb(f *authorityFlags) *cobra.Command {
 
 func (c *cli) authorityAuditVerb(f *authorityFlags) *cobra.Command {
 	var from uint64
-	long, example := manual("Show what the authority decided, oldest first, one JSON record a line.", []string{"sudo postern authority audit"}, "0 shown; 3 no authority runs")
+	long, example := manual("Show what the authority decided, oldest first, one JSON record a line.", []string{"sudo postern authority audit", "sudo postern authority audit --from 1184"}, "0 shown; 3 no authority runs")
 	cmd := &cobra.Command{
 		Use: "audit", Short: "Show what it decided", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {

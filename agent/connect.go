@@ -58,7 +58,7 @@ func (c *cli) connectVerb() *cobra.Command {
 func (c *cli) reconnectVerb() *cobra.Command {
 	var o onboarding
 	long, example := manual("Give this device's identity a new key and certificate, when it is Expired, Rejected or was exposed. The claim must be one for re-onboarding.",
-		[]string{"sudo postern reconnect --claim-file claim"},
+		[]string{"sudo postern reconnect --claim-file claim", "ssh ca postern authority claim gw-0042 --reonboard | sudo postern reconnect --claim-file -"},
 		"0 connected; 1 failed; 2 usage; 4 there is no identity; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
 	cmd := &cobra.Command{
 		Use: "reconnect", Short: "Give this device's identity a new key", Long: long, Example: example,

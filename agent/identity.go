@@ -33,7 +33,7 @@ func (c *cli) identityVerb() *cobra.Command {
 			return nil
 		},
 	})
-	long, example = manual("Show one identity, by name or client id.", []string{"postern identity show telemetry"}, "0 shown; 1 unknown; 3 no agent runs")
+	long, example = manual("Show one identity, by name or client id.", []string{"postern identity show telemetry", "postern identity show 7b1e4c1c-5d0a-4a9b-9d2a-3f1f7c9c1a11"}, "0 shown; 1 unknown; 3 no agent runs")
 	parent.AddCommand(&cobra.Command{
 		Use: "show NAME|CLIENT-ID", Short: "Show one", Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -24,7 +24,7 @@ const imdsAddress = "169.254.169.254"
 func (c *cli) imdsRouteVerb() *cobra.Command {
 	cmd := &cobra.Command{Use: "imds-route", Short: "Make 169.254.169.254 an address of this device", Hidden: true}
 	child := func(name, short string, do func(context.Context) error) *cobra.Command {
-		long, example := manual(short+".", []string{"sudo postern imds-route " + name}, "0 done; 1 a cloud's own metadata service answers there, or the route cannot be changed")
+		long, example := manual(short+".", []string{"sudo postern imds-route " + name, "sudo postern imds-route " + name + "; ip route show table local " + imdsAddress}, "0 done; 1 a cloud's own metadata service answers there, or the route cannot be changed")
 		return &cobra.Command{Use: name, Short: short, Long: long, Example: example, RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context()) }}
 	}
 	cmd.AddCommand(child("add", "Add the local route, unless a metadata service answers there", addIMDSRoute),

@@ -55,7 +55,7 @@ func resetTarget(cache, enrolment, all bool) (string, error) {
 func (c *cli) adoptVerb() *cobra.Command {
 	var changed bool
 	long, example := manual("Keep the identity although the hardware is another one: a board part was replaced. For a copied card use reset --enrolment instead.",
-		[]string{"sudo postern adopt --hardware-changed"}, "0 adopted; 2 usage; 4 there is no identity; 7 not permitted")
+		[]string{"sudo postern adopt --hardware-changed", "sudo postern adopt --hardware-changed && postern status"}, "0 adopted; 2 usage; 4 there is no identity; 7 not permitted")
 	cmd := &cobra.Command{
 		Use: "adopt", Short: "Keep the identity after a board part was replaced", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -21,7 +21,7 @@ func (c *cli) storeVerb() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	long, example := manual("Check a database file without changing it. The agent does this in a process of its own before it opens a file.",
-		[]string{"sudo postern store verify /var/lib/postern/identity.db"}, "0 sound; 1 damaged or not a database")
+		[]string{"sudo postern store verify /var/lib/postern/identity.db", "postern store verify ./cache.db"}, "0 sound; 1 damaged or not a database")
 	parent.AddCommand(&cobra.Command{
 		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
