@@ -20,7 +20,7 @@ func (c *cli) verifyAudit(ctx context.Context, client *control.Client) error {
 	}
 	proof := chain.Proof()
 	if c.json {
-		err = c.printJSON(proof)
+		err = c.printDocument("audit-proof", proof)
 	} else {
 		c.print("%s", proof.Says())
 	}

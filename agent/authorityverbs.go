@@ -19,7 +19,7 @@ func (c *cli) authorityStatusVerb(f *authorityFlags) *cobra.Command {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				info, err := r.Info(ctx)
 				if err != nil || c.json {
-					return firstError(err, func() error { return c.printJSON(info) })
+					return firstError(err, func() error { return c.printDocument("authority", info) })
 				}
 				c.print("%s   tenant %s   root %s until %s", info.URL, info.TenantID, info.RootSHA256, info.RootUntil.Format(time.DateOnly))
 				c.print("%d machines, %d identities, %d resources, %d audit records", info.Machines, info.Identities, info.Resources, info.AuditRecords)
@@ -50,7 +50,7 @@ func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
 					return err
 				}
 				if c.json {
-					return c.printJSON(map[string]any{"machine": claim.Machine, "claim": claim.Token.Reveal(), "expires": claim.Expires})
+					return c.printDocument("claim", map[string]any{"machine": claim.Machine, "claim": claim.Token.Reveal(), "expires": claim.Expires})
 				}
 				c.print("%s", claim.Token.Reveal())
 				c.say("good for one connect of %s until %s", claim.Machine, claim.Expires.Format(time.RFC3339))
@@ -156,7 +156,7 @@ func (c *cli) listVerb(f *authorityFlags, parent, short string, list func(contex
 				rows, err := list(ctx, r)
 				for _, x := range rows {
 					if c.json {
-						err = firstError(err, func() error { return c.printJSON(x.doc) })
+						err = firstError(err, func() error { return c.printDocument("authority-"+parent, x.doc) })
 						continue
 					}
 					c.print("%s", x.text)
@@ -208,7 +208,11 @@ func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
 		}),
 		c.listVerb(f, "resource", "List resources", func(ctx context.Context, r registrar) ([]row, error) {
 			list, err := r.Resources(ctx)
-			return rowsOf(list, func(x site.Resource) string { return x.Identifier + "  " + x.Life.String() }), err
+			rows := rowsOf(list, func(x site.Resource) string { return x.Identifier + "  " + x.Life.String() })
+			for i, x := range list {
+				rows[i].doc = map[string]any{"identifier": x.Identifier, "wildcard": x.Wildcard, "token_life_s": int64(x.Life / time.Second)}
+			}
+			return rows, err
 		}))
 	return parent
 }

@@ -121,7 +121,7 @@ func nearestCheck(all []check, id string) string {
 func (c *cli) listChecks(list []check) error {
 	for _, one := range list {
 		if c.json {
-			if err := c.printJSON(map[string]string{"id": one.id, "section": one.section, "worst": string(one.worst)}); err != nil {
+			if err := c.printDocument("check-question", map[string]string{"id": one.id, "section": one.section, "worst": string(one.worst)}); err != nil {
 				return err
 			}
 			continue

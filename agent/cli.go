@@ -135,6 +135,16 @@ func nearestFlag(cmd *cobra.Command, err error) string {
 
 func (c *cli) printJSON(v any) error { return json.NewEncoder(c.stdout).Encode(v) }
 
+// printDocument prints an object with its schema as the first key, for what
+// does not carry one itself because it is a part of other documents, too.
+func (c *cli) printDocument(name string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.printJSON(json.RawMessage(`{"schema":"postern.` + name + `/1",` + strings.TrimPrefix(string(raw), "{")))
+}
+
 // say writes words for a person; with --json stdout carries data alone, and
 // words go to stderr in any case.
 func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, format+"\n", args...) }

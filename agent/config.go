@@ -36,6 +36,9 @@ func (c *cli) configVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if c.json {
+				return c.printJSON(cfg.Document())
+			}
 			return cfg.Print(c.stdout, defaults)
 		},
 	}

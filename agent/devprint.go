@@ -102,6 +102,7 @@ func orWord(s, otherwise string) string {
 
 // requestLine is one served request of dev --json.
 type requestLine struct {
+	Schema   string    `json:"schema"` // "postern.request/1"
 	Time     time.Time `json:"time"`
 	Flavour  string    `json:"flavour"`
 	Listener string    `json:"listener"`
@@ -117,7 +118,7 @@ type requestLine struct {
 
 func requestOf(s endpoint.Served) requestLine {
 	return requestLine{
-		Time: s.Time.UTC(), Flavour: string(s.Flavour), Listener: s.Listener, Peer: s.Peer.String(), Agent: s.Agent,
+		Schema: "postern.request/1", Time: s.Time.UTC(), Flavour: string(s.Flavour), Listener: s.Listener, Peer: s.Peer.String(), Agent: s.Agent,
 		Method: s.Method, Status: s.Status, Resource: s.Resource, ClientID: s.ClientID, Error: s.Error, Note: s.Note,
 	}
 }

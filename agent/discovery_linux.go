@@ -161,7 +161,7 @@ func (c *cli) discoveryShow(_ context.Context, f installFlags) error {
 		}
 	}
 	if c.json {
-		return c.printJSON(map[string]any{"schema": "postern.discovery/1", "discovery": state, "steps": p.Steps})
+		return c.printDocument("discovery", map[string]any{"discovery": state, "steps": p.Steps})
 	}
 	c.print("discovery is %s", state)
 	for _, s := range p.Steps {

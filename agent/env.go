@@ -158,7 +158,7 @@ func (c *cli) printVariables(v variables, format, workload string) error {
 		for _, x := range v {
 			doc[x.name] = x.value
 		}
-		return c.printJSON(doc)
+		return c.printDocument("env", map[string]any{"variables": doc})
 	}
 	text, _ := v.in(format, workload)
 	c.print("%s", strings.TrimSuffix(text, "\n"))

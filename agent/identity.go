@@ -23,7 +23,7 @@ func (c *cli) identityVerb() *cobra.Command {
 			}
 			for _, id := range st.Identities {
 				if c.json {
-					if err := c.printJSON(id); err != nil {
+					if err := c.printDocument("identity", id); err != nil {
 						return err
 					}
 					continue
@@ -43,7 +43,7 @@ func (c *cli) identityVerb() *cobra.Command {
 			}
 			for _, id := range st.Identities {
 				if id.Name == args[0] || strings.EqualFold(id.ClientID, args[0]) {
-					return c.printJSON(id)
+					return c.printDocument("identity", id)
 				}
 			}
 			return control.NewFault(control.ExitFailed, "unknown-identity", "postern identity list", "identity: there is no %q on this device", args[0])

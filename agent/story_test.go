@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -110,6 +111,31 @@ func TestStories(t *testing.T) {
 		})
 	})
 	lookForCanaries(t, logs, work)
+	lookForSchemas(t, logs)
+}
+
+// lookForSchemas wants the schema as the first key of every document that any
+// command of the stories printed. One key of a status is none, and the first
+// line of a trial has a form of its own (storyReady).
+func lookForSchemas(t *testing.T, logs string) {
+	t.Helper()
+	schemas := map[string]bool{}
+	first := regexp.MustCompile(`^\{"schema":"(postern\.[a-z-]+/[0-9]+)"`)
+	eachSaid(t, logs, func(story string, s said) {
+		if s.Stream != "stdout" || !slices.Contains(s.Args, "--json") || !strings.HasPrefix(s.Text, "{") || strings.HasPrefix(s.Text, `{"ready":true,`) {
+			return
+		}
+		if found := first.FindStringSubmatch(s.Text); found != nil {
+			schemas[found[1]] = true
+		} else if s.Args[0] != "status" {
+			t.Errorf("%s: %q printed a document without its schema", story, s.Args)
+		}
+	})
+	for _, want := range []string{"status", "check", "error", "version", "token", "identity", "config", "env", "claim"} {
+		if !schemas["postern."+want+"/1"] {
+			t.Errorf("no story printed a document %s", want)
+		}
+	}
 }
 
 // nextPort counts through the ports below those that the system hands out by

@@ -32,7 +32,7 @@ func (c *cli) tokenVerb() *cobra.Command {
 				return err
 			}
 			if c.json {
-				return c.printJSON(answer)
+				return c.printDocument("token", answer)
 			}
 			c.print("%s", answer.AccessToken)
 			return nil

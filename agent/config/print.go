@@ -32,22 +32,63 @@ type Value struct {
 // Values lists every effective setting in the order of the file.
 func (c Config) Values() []Value {
 	var all []Value
+	c.each(func(key string, at any) { all = append(all, Value{key, literal(at), c.origin[key]}) })
+	return all
+}
+
+func (c *Config) each(visit func(key string, at any)) {
 	for _, s := range schema() {
 		if !s.repeated() {
 			for _, f := range s.fields {
-				key := s.key(f.name)
-				all = append(all, Value{key, literal(f.at(&c)), c.origin[key]})
+				visit(s.key(f.name), f.at(c))
 			}
 			continue
 		}
-		for i, element := range s.each(&c) {
+		for i, element := range s.each(c) {
 			for _, f := range s.fields {
-				key := fmt.Sprintf("%s[%d].%s", s.name, i, f.name)
-				all = append(all, Value{key, literal(f.at(element)), c.origin[key]})
+				visit(fmt.Sprintf("%s[%d].%s", s.name, i, f.name), f.at(element))
 			}
 		}
 	}
-	return all
+}
+
+// Document is the effective configuration as data.
+type Document struct {
+	Schema string    `json:"schema"`         // "postern.config/1"
+	Path   string    `json:"path,omitempty"` // of the file; absent if none was read
+	Values []Setting `json:"values"`
+}
+
+// Setting is one value as data: sizes and durations as a person writes them.
+type Setting struct {
+	Key    string `json:"key"` // "arc.listen", "grant[0].who"
+	Value  any    `json:"value"`
+	Origin string `json:"origin"` // "default", "line 12" or the flag
+}
+
+// Document returns what Print shows.
+func (c Config) Document() Document {
+	d := Document{Schema: "postern.config/1", Path: c.path}
+	c.each(func(key string, at any) {
+		d.Values = append(d.Values, Setting{key, native(at), c.origin[key].String()})
+	})
+	return d
+}
+
+func native(at any) any {
+	switch p := at.(type) {
+	case *Size:
+		return p.String()
+	case *time.Duration:
+		return durationText(*p)
+	case *[]string:
+		return append([]string{}, *p...)
+	case *map[string]string:
+		if *p == nil {
+			return map[string]string{}
+		}
+	}
+	return at
 }
 
 func (c Config) effective() string {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -88,6 +89,21 @@ func TestEffectiveConfigurationShowsOriginsAndLoadsAgain(t *testing.T) {
 	for i, want := range c.Values() {
 		if got := again.Values()[i]; got.Origin.Line == 0 {
 			t.Errorf("%s: has no line in its own print", want.Key)
+		}
+	}
+}
+
+// TestEffectiveConfigurationIsData keeps the document that scripts read.
+func TestEffectiveConfigurationIsData(t *testing.T) {
+	c := mustLoad(t, everything, config.Override{Key: "log_level", Value: "error", Flag: "--quiet"})
+	text, err := json.MarshalIndent(c.Document(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "effective.json", string(text)+"\n")
+	for _, plain := range []config.Config{c, mustLoad(t, "")} {
+		if text, err := json.Marshal(plain.Document()); err != nil || strings.Contains(string(text), "null") {
+			t.Errorf("%v: something is neither a value nor absent: %s", err, text)
 		}
 	}
 }
