@@ -176,7 +176,7 @@ func authorityFault(err error) error {
 	case errors.Is(err, site.ErrNotFound):
 		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list", "authority: %w", err)
 	case errors.Is(err, site.ErrExists):
-		return control.NewFault(control.ExitFailed, "exists", "sudo postern authority claim MACHINE --reonboard   # gives an existing machine a new key", "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "exists", "sudo postern authority identity list; sudo postern authority machine list", "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority --help", "authority: %w", err)
 	}

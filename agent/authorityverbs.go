@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -29,6 +30,14 @@ func (c *cli) authorityStatusVerb(f *authorityFlags) *cobra.Command {
 	}
 }
 
+// done says what was done.
+func (c *cli) done(what string) func() error {
+	return func() error {
+		c.tick(what)
+		return nil
+	}
+}
+
 func firstError(err error, otherwise func() error) error {
 	if err != nil {
 		return err
@@ -46,6 +55,9 @@ func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
 			req.Machine = args[0]
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				claim, err := r.CreateClaim(ctx, req)
+				if errors.Is(err, site.ErrExists) {
+					return control.NewFault(control.ExitFailed, "exists", "sudo postern authority claim "+quoted(args[0])+" --reonboard   # gives it a new key", "authority: %w", err)
+				}
 				if err != nil {
 					return err
 				}
@@ -229,9 +241,9 @@ func (c *cli) authorityRevokeVerb(f *authorityFlags) *cobra.Command {
 			}
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				if serial != "" {
-					return r.RevokeCertificate(ctx, serial)
+					return firstError(r.RevokeCertificate(ctx, serial), c.done("the certificate "+serial+" is withdrawn"))
 				}
-				return r.RevokeMachine(ctx, args[0])
+				return firstError(r.RevokeMachine(ctx, args[0]), c.done("the certificates of "+args[0]+" are withdrawn"))
 			})
 		},
 	}
