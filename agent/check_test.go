@@ -43,6 +43,7 @@ func TestEachCheckHasItsPageAndEachPageItsCheck(t *testing.T) {
 		}
 	}
 	slices.Sort(ids)
+	slices.Sort(pages)
 	if !slices.Equal(ids, pages) {
 		t.Errorf("checks: %q\npages:  %q", ids, pages)
 	}
@@ -164,15 +165,15 @@ func TestAuthorityChecksTellWhereTheCallBroke(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		probe control.Probe
-		want  [4]verdict // reach, tls, answer, clock
+		want  [5]verdict // reach, tls, answer, clock, proxy
 	}{
-		{control.Probe{Done: true, URL: "https://ca"}, [4]verdict{passed, passed, passed, passed}},
-		{control.Probe{Done: true, Stage: authority.StageConnect}, [4]verdict{warning, skipped, skipped, skipped}},
-		{control.Probe{Done: true, Stage: authority.StageProxy}, [4]verdict{warning, skipped, skipped, skipped}},
-		{control.Probe{Done: true, Stage: authority.StageTLS, URL: "https://ca:8443"}, [4]verdict{passed, failed, skipped, skipped}},
-		{control.Probe{Done: true, Stage: authority.StageAnswer}, [4]verdict{passed, passed, failed, skipped}},
-		{control.Probe{Done: true, Skew: 301}, [4]verdict{passed, passed, passed, failed}},
-		{control.Probe{Error: "not allowed"}, [4]verdict{skipped, skipped, skipped, skipped}},
+		{control.Probe{Done: true, URL: "https://ca"}, [5]verdict{passed, passed, passed, passed, passed}},
+		{control.Probe{Done: true, Stage: authority.StageConnect}, [5]verdict{warning, skipped, skipped, skipped, passed}},
+		{control.Probe{Done: true, Stage: authority.StageProxy, Proxy: "http://proxy:3128"}, [5]verdict{skipped, skipped, skipped, skipped, failed}},
+		{control.Probe{Done: true, Stage: authority.StageTLS, URL: "https://ca:8443"}, [5]verdict{passed, failed, skipped, skipped, passed}},
+		{control.Probe{Done: true, Stage: authority.StageAnswer}, [5]verdict{passed, passed, failed, skipped, passed}},
+		{control.Probe{Done: true, Skew: 301}, [5]verdict{passed, passed, passed, failed, passed}},
+		{control.Probe{Error: "not allowed"}, [5]verdict{skipped, skipped, skipped, skipped, skipped}},
 	} {
 		calls := 0
 		f := &facts{status: connected(now), known: true, running: true, ask: func(context.Context) (control.Probe, error) {
@@ -186,6 +187,57 @@ func TestAuthorityChecksTellWhereTheCallBroke(t *testing.T) {
 		}
 		if calls != 1 {
 			t.Errorf("the authority was called %d times", calls)
+		}
+	}
+}
+
+// TestProxyCredentialsThatOthersCanReadAreNotUsed: the proxy's 407 would hide
+// that.
+func TestProxyCredentialsThatOthersCanReadAreNotUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "proxy")
+	if err := os.WriteFile(file, []byte("user:password"), 0o644); err != nil { //nolint:gosec // the fault that is looked for
+		t.Fatal(err)
+	}
+	f := &facts{status: connected(time.Now()), known: true, running: true, ask: func(context.Context) (control.Probe, error) {
+		return control.Probe{Done: true, Proxy: "http://proxy:3128"}, nil
+	}}
+	f.cfg.ProxyCredentialsFile = file
+	if found := checkProxy(t.Context(), f); found.verdict != failed || found.fix != "chmod 600 "+file || strings.Contains(found.text, "password") {
+		t.Errorf("got %+v", found)
+	}
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found := checkProxy(t.Context(), f); found.verdict != passed {
+		t.Errorf("got %+v", found)
+	}
+}
+
+// TestUnitsThatAreNotOfThisVersionAreSeen looks at a tree into which install
+// wrote.
+func TestUnitsThatAreNotOfThisVersionAreSeen(t *testing.T) {
+	for init, file := range map[string]string{"systemd": "/usr/lib/systemd/system/postern.service", "busybox": "/etc/inittab"} {
+		tree, program := t.TempDir(), filepath.Join(t.TempDir(), "program")
+		for path, text := range map[string]string{program: "program\n", tree + "/etc/passwd": "", tree + "/etc/group": "", tree + "/etc/inittab": ""} {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil { //nolint:gosec // a system's tree
+				t.Fatal(err)
+			}
+		}
+		if found := unitsIn(tree); found.verdict != skipped || found.fix == "" {
+			t.Errorf("nothing was installed: %+v", found)
+		}
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{"install", "--root", tree, "--init", init, "--binary", program}, strings.NewReader(""), &out, &out); code != 0 {
+			t.Fatalf("install: %d: %s", code, out.String())
+		}
+		if found := unitsIn(tree); found.verdict != passed {
+			t.Errorf("%s after install: %+v", init, found)
+		}
+		if err := os.WriteFile(tree+file, []byte("# another version\n"), 0o644); err != nil { //nolint:gosec // a system's file
+			t.Fatal(err)
+		}
+		if found := unitsIn(tree); found.verdict != warning || !strings.Contains(found.text, file) || found.fix == "" {
+			t.Errorf("%s with a changed file: %+v", init, found)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"time"
 
 	"postern/agent/authority"
@@ -14,6 +16,7 @@ func authorityChecks() []check {
 		{"authority-tls", "authority", failed, checkTLS},
 		{"authority-answer", "authority", failed, checkAnswer},
 		{"authority-clock", "authority", failed, checkAuthorityClock},
+		{"proxy", "authority", failed, checkProxy},
 	}
 }
 
@@ -47,7 +50,7 @@ func checkReach(ctx context.Context, f *facts) finding {
 	case why.verdict != "":
 		return why
 	case p.Stage == authority.StageProxy:
-		return warn("curl -v --proxy "+p.Proxy+" "+p.URL+"/health", "the proxy does not let us through: %s", p.Reason)
+		return skip(only("proxy"), "the call ended at the proxy %s", p.Proxy)
 	case p.Stage == authority.StageConnect:
 		return warn("curl -v "+p.URL+"/health   # from this device", "%s cannot be reached: %s; what is saved goes on", p.URL, p.Reason)
 	case p.Proxy != "":
@@ -107,4 +110,25 @@ func checkAuthorityClock(ctx context.Context, f *facts) finding {
 		return bad("sudo timedatectl set-ntp true   # or: sudo date -s @"+unixText(p.At.Add(skew)), "our clock is %s away from the authority's", span(skew))
 	}
 	return ok("%s apart", span(skew))
+}
+
+// checkProxy says which proxy stands before the authority, and why it does not
+// let us through.
+func checkProxy(ctx context.Context, f *facts) finding {
+	if file := f.cfg.ProxyCredentialsFile; file != "" {
+		if _, err := secretFromFile(file); err != nil && !errors.Is(err, fs.ErrPermission) {
+			fault := control.AsFault(err)
+			return bad(fault.Fix, "the proxy's credentials are not used: %s", fault.Message)
+		}
+	}
+	p, why := f.reached(ctx)
+	switch {
+	case why.verdict != "":
+		return why
+	case p.Stage == authority.StageProxy:
+		return bad("curl -v --proxy "+p.Proxy+" "+p.URL+"/health   # from this device", "the proxy %s does not let us through: %s", p.Proxy, p.Reason)
+	case p.Proxy == "":
+		return ok("none is used")
+	}
+	return ok("%s lets us through", p.Proxy)
 }

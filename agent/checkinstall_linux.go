@@ -25,6 +25,7 @@ func systemChecks() []check {
 		{"marker-files", "install", warning, checkMarkers},
 		{"env-vars", "install", warning, checkEnvironment},
 		{"group-membership", "install", failed, checkMembership},
+		{"unit-current", "install", warning, checkUnits},
 	}
 }
 
