@@ -51,6 +51,7 @@ func (c *cli) root() *cobra.Command {
 	flags.StringVar(&c.tokensDir, "tokens-dir", "", "`directory` of the challenge files")
 	flags.StringVar(&c.runtimeDir, "runtime-dir", "", "`directory` of the control socket")
 	flags.BoolVar(&c.json, "json", false, "data as JSON, one document a line")
+	flags.BoolVar(&c.noColor, "no-color", false, "plain text, as with $NO_COLOR")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show causes")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s",

@@ -67,7 +67,7 @@ func (c *cli) showStatus(st control.Status, key []string) error {
 	if c.json {
 		return c.printJSON(st)
 	}
-	for _, line := range statusLines(st, !plain(c.stdout)) {
+	for _, line := range statusLines(st, !c.noColor && !plain(c.stdout)) {
 		c.print("%s", line)
 	}
 	return nil
