@@ -68,7 +68,7 @@ func (c *cli) verbs() []*cobra.Command {
 	return append([]*cobra.Command{
 		c.devVerb(), c.runVerb(), c.connectVerb(), c.reconnectVerb(), c.disconnectVerb(),
 		c.statusVerb(), c.checkVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
-		c.envVerb(), c.grantVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
+		c.envVerb(), c.grantVerb(), c.revokeVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
 		c.storeVerb(), c.versionVerb(), c.completionVerb(),
 	}, c.systemVerbs()...)
 }

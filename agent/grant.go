@@ -26,7 +26,11 @@ func (c *cli) grantVerb() *cobra.Command {
 			}
 			who := granted(args[0])
 			if len(resources) == 0 {
-				return c.printMembership(cfg, who)
+				name, err := c.member("grant", cfg, who)
+				if err == nil {
+					c.print("sudo usermod -aG %s %s   # then log in again, or restart the service", quoted(cfg.Group), quoted(name))
+				}
+				return err
 			}
 			c.say("add to %s, then: sudo systemctl reload postern   # or send SIGHUP", orWord(cfg.Path(), defaultHost.Config))
 			c.print("[[grant]]\nwho = %q\nidentity = %q\nresources = [%s]", who, identity, quotedList(resources))
@@ -49,27 +53,53 @@ func granted(who string) string {
 	return "user:" + who
 }
 
-// printMembership prints how a user becomes a member of the token group. A
-// refusal knows a number, and usermod takes names alone.
-func (c *cli) printMembership(cfg config.Config, who string) error {
+// revokeVerb is the way back, and writes nothing either.
+func (c *cli) revokeVerb() *cobra.Command {
+	long, example := manual("Print what takes tokens from a user: the command that ends its membership in the token group, and where the configuration names it.",
+		[]string{"postern revoke telemetry", "postern revoke telemetry --config /tmp/postern.toml"}, "0 printed; 2 usage")
+	return &cobra.Command{
+		Use: "revoke USER", Short: "Print what takes tokens from a user", Long: long, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, err := c.loadConfig()
+			if err != nil {
+				return err
+			}
+			who := granted(args[0])
+			name, err := c.member("revoke", cfg, who)
+			if err != nil {
+				return err
+			}
+			c.print("sudo gpasswd -d %s %s   # then end what it runs: a process keeps the groups that it began with", quoted(name), quoted(cfg.Group))
+			for _, g := range cfg.Grants {
+				if g.Who == who || g.Who == "user:"+name {
+					c.say("%s has a [[grant]] for it: take that out, then: sudo systemctl reload postern   # or send SIGHUP", cfg.Path())
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// member is the name of a user as the system's tools take it: a refusal knows a
+// number, and they take names alone. Nothing but a user is in a group.
+func (c *cli) member(verb string, cfg config.Config, who string) (string, error) {
 	form, name, _ := strings.Cut(who, ":")
 	switch form {
 	case "user":
+		return name, nil
 	case "uid":
 		host, err := newHost(hostOptions(cfg, newLog(cfg, c.stderr, c.complete)))
 		if err != nil {
-			return hostFault(err)
+			return "", hostFault(err)
 		}
 		if name = host.UserName(platform.Peer(who)); name == "" {
-			return control.NewFault(control.ExitUsage, "unknown-account", "postern grant "+who+" --resource RESOURCE",
-				"grant: no account of this machine has the number in %s, so that none can become a member of %s; a grant names the number itself", who, cfg.Group)
+			return "", control.NewFault(control.ExitUsage, "unknown-account", "postern grant "+who+" --resource https://vault.azure.net   # the table for the configuration",
+				"%s: no account of this machine has the number in %s, so that none can be a member of %s; a grant names the number itself", verb, who, cfg.Group)
 		}
-	default:
-		return control.NewFault(control.ExitUsage, "usage", "postern grant "+who+" --resource RESOURCE",
-			"grant: %s is no user, so that it cannot become a member of %s; a grant names it itself", who, cfg.Group)
+		return name, nil
 	}
-	c.print("sudo usermod -aG %s %s   # then log in again, or restart the service", cfg.Group, name)
-	return nil
+	return "", control.NewFault(control.ExitUsage, "usage", "postern grant "+quoted(who)+" --resource https://vault.azure.net   # the table for the configuration",
+		"%s: %s is not a user, and only users are members of a group", verb, who)
 }
 
 func quotedList(list []string) string {
