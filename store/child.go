@@ -49,43 +49,60 @@ func WriteVerdict(w io.Writer, err error) error {
 	return werr
 }
 
+// deaths is how often in a row a child has to die before that is a verdict: one
+// may die of a machine that has no thread or no memory left for it.
+const deaths = 3
+
+// errDied: a child ended without a verdict that can be believed.
+var errDied = errors.New("the check did not survive it")
+
 // Child returns an Options.Verify that runs the command, `postern store verify
-// PATH`, and believes its verdict. A child that crashes or says nothing has met
-// a file that must not be mapped: ErrDamaged. A child that could not be
-// started, was ended from outside (at shutdown every process of the unit gets
-// SIGTERM), or was not done when the context ended, says nothing about the file:
-// ErrUnchecked.
+// PATH`, and believes its verdict. Children that crash or say nothing, one after
+// the other, have met a file that must not be mapped: ErrDamaged. A child that
+// could not be started, was ended from outside (at shutdown every process of the
+// unit gets SIGTERM), or was not done when the context ended, says nothing about
+// the file: ErrUnchecked.
 func Child(command func(ctx context.Context, path string) *exec.Cmd) func(ctx context.Context, path string) error {
 	return func(ctx context.Context, path string) error {
-		cmd := command(ctx, path)
-		var out answer
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, nil
-		cmd.WaitDelay = time.Second // after the context's end nothing holds us longer
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, err)
-		}
-		err := cmd.Wait()
-		word, text, _ := strings.Cut(strings.TrimSpace(out.String()), ": ")
-		if sentinel, known := verdictError(word); known && (err == nil) == (word == verdictOK) {
-			if sentinel == nil {
-				return nil
+		var err error
+		for range deaths {
+			if err = ask(ctx, command(ctx, path), path); !errors.Is(err, errDied) {
+				return err
 			}
-			return fmt.Errorf("%s: %w", text, sentinel)
 		}
-		if word == verdictUnknown {
-			return fmt.Errorf("check of %s: %s", path, text)
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, ctx.Err())
-		}
-		if endedFromOutside(cmd.ProcessState) {
-			return fmt.Errorf("%s: %w: ended from outside: %w", path, ErrUnchecked, err)
-		}
-		if err == nil {
-			err = errors.New("no verdict")
-		}
-		return fmt.Errorf("%s: the check did not survive it (%w): %w", path, err, ErrDamaged)
+		return fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
+}
+
+// ask runs one child.
+func ask(ctx context.Context, cmd *exec.Cmd, path string) error {
+	var out answer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, nil
+	cmd.WaitDelay = time.Second // after the context's end nothing holds us longer
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, err)
+	}
+	err := cmd.Wait()
+	word, text, _ := strings.Cut(strings.TrimSpace(out.String()), ": ")
+	if sentinel, known := verdictError(word); known && (err == nil) == (word == verdictOK) {
+		if sentinel == nil {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", text, sentinel)
+	}
+	if word == verdictUnknown {
+		return fmt.Errorf("check of %s: %s", path, text)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w: %w", path, ErrUnchecked, ctx.Err())
+	}
+	if endedFromOutside(cmd.ProcessState) {
+		return fmt.Errorf("%s: %w: ended from outside: %w", path, ErrUnchecked, err)
+	}
+	if err == nil {
+		err = errors.New("no verdict")
+	}
+	return fmt.Errorf("%s: %w (%w)", path, errDied, err)
 }
 
 func verdictError(word string) (error, bool) {

@@ -39,6 +39,25 @@ func TestChildThatCrashesOrSaysNothingMeansDamage(t *testing.T) {
 	}
 }
 
+// TestChildThatDiesOnceMeansNothing: a machine without a thread to spare ends a
+// child as a damaged file does; the file, it ends each time.
+func TestChildThatDiesOnceMeansNothing(t *testing.T) {
+	for died := range deaths + 1 {
+		asked := 0
+		verify := Child(func(ctx context.Context, _ string) *exec.Cmd {
+			asked++
+			if asked <= died {
+				return exec.CommandContext(ctx, "/bin/sh", "-c", "echo ok; exit 2")
+			}
+			return exec.CommandContext(ctx, "/bin/sh", "-c", "echo ok")
+		})
+		err := verify(t.Context(), "x")
+		if died < deaths && err != nil || died == deaths && !errors.Is(err, ErrDamaged) {
+			t.Errorf("%d of %d died: %v", died, deaths, err)
+		}
+	}
+}
+
 func TestChildThatWasNotDoneOrWasEndedFromOutsideMeansNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
