@@ -79,8 +79,9 @@ func (g *graph) instance() endpoint.Instance {
 	return i
 }
 
-// reload takes in what may change while the agent runs: the grants. A file that
-// is not valid is reported, and everything stays as it was.
+// reload takes in what may change while the agent runs: the grants, and the
+// roots in the files that the configuration names. A file that is not valid is
+// reported, and everything stays as it was.
 func (g *graph) reload() {
 	if g.reread == nil {
 		return
@@ -90,13 +91,17 @@ func (g *graph) reload() {
 	if err == nil {
 		grants, err = newGrants(cfg, g.host)
 	}
+	if err == nil {
+		err = g.upstream.reread()
+	}
 	if err != nil {
 		g.log.Error("configuration stays as it was", "path", g.cfg.Path(), "reason", err)
 		return
 	}
+	g.device.Redial()
 	g.broker.SetGrants(grants)
 	g.grants.Store(grants)
-	g.log.Info("grants read again", "path", g.cfg.Path())
+	g.log.Info("grants read again, and roots", "path", g.cfg.Path())
 }
 
 // hosts are the further names that a listener answers to.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"postern/agent/config"
+	"postern/agent/credential"
 	"postern/agent/token"
 	"postern/platform"
 	"postern/platform/platformtest"
@@ -19,7 +20,7 @@ func TestGrantThatIsReadAgainOpensTheIMDSDoor(t *testing.T) {
 	}
 	sim := platformtest.NewSim(t)
 	sim.AddUser("late", platform.UIDPeer(1004))
-	g := &graph{cfg: cfg, host: sim, log: slog.New(slog.DiscardHandler), broker: token.NewBroker(token.Options{})}
+	g := &graph{cfg: cfg, host: sim, log: slog.New(slog.DiscardHandler), broker: token.NewBroker(token.Options{}), upstream: new(upstream), device: new(credential.Device)}
 	g.reread = func() (config.Config, error) { return cfg, nil }
 	for _, step := range []struct {
 		who  string

@@ -3,12 +3,15 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"postern/agent/control"
 )
 
 // TestSIGUSR1WritesTheStateIntoTheLogAndNoSecret looks at an agent that has
@@ -76,6 +79,66 @@ func TestSIGUSR1WritesTheStateIntoTheLogAndNoSecret(t *testing.T) {
 	}
 	agent.stop(t)
 	authority.stop(t)
+}
+
+// TestSIGHUPReadsRootsAgain: a device is told of another root without a restart,
+// and a file that holds none changes nothing.
+func TestSIGHUPReadsRootsAgain(t *testing.T) {
+	p := newPlace(t, `clock = "trusted"`)
+	roots, ca := filepath.Join(p.dir, "roots.pem"), filepath.Join(p.dir, "ca")
+	text, err := os.ReadFile(p.config)
+	if err == nil {
+		err = os.WriteFile(p.config, []byte(string(text)+"[token]\nroots = \""+roots+"\"\n"), 0o644) //nolint:gosec // a configuration is public
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pemOf := func(dir string) string {
+		address, release, err := freePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(release)
+		begin(t, nil, "authority", "run", "--dir", dir, "--listen", address).says(t, "site authority on")
+		var info struct {
+			Root string `json:"root_pem"`
+		}
+		if err := json.Unmarshal([]byte(mustDo(t, p, "authority", "status", "--dir", dir, "--json")), &info); err != nil {
+			t.Fatal(err)
+		}
+		return info.Root
+	}
+	write := func(text string) {
+		if err := os.WriteFile(roots, []byte(text), 0o644); err != nil { //nolint:gosec // a certificate is public
+			t.Fatal(err)
+		}
+	}
+	ours, foreign := pemOf(ca), pemOf(filepath.Join(p.dir, "another"))
+	mustDo(t, p, "authority", "resource", "add", "https://vault.azure.net", "--dir", ca)
+	write(ours)
+	mustDo(t, p, "connect", "--claim-file", claimFile(t, p, "gw-0042"))
+
+	write(foreign)
+	agent := p.run(t)
+	ask := []string{"token", "--resource", "https://vault.azure.net", "--refresh"}
+	if code, said := p.do(t, ask...); code != control.ExitOffline {
+		t.Fatalf("with a foreign root: %d: %s", code, said)
+	}
+	write(ours)
+	hup := func() {
+		if err := agent.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hup()
+	agent.says(t, "and roots")
+	mustDo(t, p, ask...)
+
+	write("not a certificate")
+	hup()
+	agent.says(t, "stays as it was")
+	mustDo(t, p, ask...)
+	agent.stop(t)
 }
 
 func mustDo(t *testing.T, p place, args ...string) string {

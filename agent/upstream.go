@@ -144,6 +144,20 @@ func sameHost(a, b string) bool {
 	return err == nil && authority.Address(left) != "" && authority.Address(left) == authority.Address(right)
 }
 
+// reread forgets the issuer, whose roots may stand in a file that was changed.
+// With a file that cannot be used everything stays as it was.
+func (u *upstream) reread() error {
+	for _, file := range nonEmpty([]string{u.cfg.Authority.CAFile, u.cfg.Token.Roots}) {
+		if _, err := u.client("", file); err != nil {
+			return err
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.issuer = nil
+	return nil
+}
+
 // root fetches the root certificate that a claim's fingerprint names.
 func (u *upstream) root(ctx context.Context, base, sha256 string) (string, error) {
 	c, err := u.client("", "")

@@ -260,6 +260,14 @@ func (d *Device) authority() (Authority, error) {
 	return d.auth, nil
 }
 
+// Redial has the driver made anew when it is next needed: whom it believes may
+// have changed.
+func (d *Device) Redial() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.auth = nil
+}
+
 // contactOnly reduces the answers of Assignments that are no failure.
 func contactOnly(err error) error {
 	if errors.Is(err, ErrNotModified) || errors.Is(err, ErrNoAssignments) {
