@@ -53,6 +53,9 @@ func lookForCanaries(t *testing.T, logs, work string) {
 	texts, handed := 0, map[string]bool{}
 	eachSaid(t, logs, func(story string, s said) {
 		texts++
+		if strings.Contains(s.Text, hidden) {
+			t.Errorf("%s: something of %q had to be hidden: %s", story, s.Args, s.Text)
+		}
 		for name, secret := range secrets {
 			if strings.Contains(strings.Join(s.Args, " "), secret) {
 				t.Errorf("%s: %s stands on the command line of %q", story, name, s.Args[0])

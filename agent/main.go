@@ -27,7 +27,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	deaf := ignoreRootsOfEnvironment()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, deaf: deaf, args: args}
+	c := &cli{stdin: stdin, stdout: stdout, stderr: redactor{stderr}, deaf: deaf, args: args, called: os.Args[0]}
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
