@@ -39,15 +39,6 @@ func checkMarkers(_ context.Context, f *facts) finding {
 	return ok("%s", strings.Join(markers[:], ", "))
 }
 
-func sameFile(a, b string) bool {
-	x, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	y, err := os.Stat(b)
-	return err == nil && os.SameFile(x, y)
-}
-
 // checkEnvironment looks at the variables of whoever asks.
 func checkEnvironment(_ context.Context, f *facts) finding {
 	if len(f.arc()) == 0 {

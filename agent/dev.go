@@ -132,7 +132,7 @@ func (d *developer) enroll(ctx context.Context, g *graph, a *site.Authority) err
 	standing, _ := g.device.System()
 	if a == nil {
 		if standing.State == lifecycle.Unenrolled {
-			return control.NewFault(control.ExitUnenrolled, "dev-offline", "postern dev"+d.stateFlag()+"   # once, without --offline",
+			return control.NewFault(control.ExitUnenrolled, "dev-offline", "postern dev   # once, without --offline",
 				"dev: nothing was saved in %s yet, so there is nothing to serve offline", g.host.Dirs().State)
 		}
 		return nil

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -78,19 +76,8 @@ func (d *developer) transcript(line readyLine, st control.Status) []string {
 		page = append(page, "# note: "+note)
 	}
 	return append(page, "", "# and to look inside:",
-		selfCommand()+" status --state-dir "+line.StateDir,
+		d.cli.complete("postern status"),
 		"# Ctrl-C stops; everything is kept. Start again with --offline to see it work without the authority.", "")
-}
-
-// selfCommand is how this binary was called, for commands that people paste.
-func selfCommand() string {
-	switch name := os.Args[0]; {
-	case strings.Contains(name, "go-build"):
-		return "go run ./agent"
-	case strings.ContainsRune(name, filepath.Separator):
-		return name
-	}
-	return "postern"
 }
 
 func orWord(s, otherwise string) string {

@@ -57,6 +57,7 @@ func (c *cli) prepareDev(f devFlags) (*developer, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.stateDir = state                                              // so that the commands in fix lines look there
 	if err := os.MkdirAll(filepath.Dir(state), 0o755); err != nil { //nolint:gosec // parents of a state directory are public
 		return nil, accessFault("state-dir-access", err)
 	}
@@ -177,11 +178,4 @@ func (d *developer) cleanUp() {
 	for _, undo := range d.undo {
 		undo()
 	}
-}
-
-func (d *developer) stateFlag() string {
-	if d.cli.stateDir == "" {
-		return ""
-	}
-	return " --state-dir " + d.cli.stateDir
 }

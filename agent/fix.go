@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -24,8 +26,26 @@ func (c *cli) complete(fix string) string {
 	}
 	return eachCommand.ReplaceAllStringFunc(fix, func(command string) string {
 		text := strings.TrimRight(command, " ")
-		return text + c.given(text) + command[len(text):]
+		return strings.Replace(text, "postern", c.self(), 1) + c.given(text) + command[len(text):]
 	})
+}
+
+// self is this program as a shell finds it: by its name where that is in the
+// path, else as it was called.
+func (c *cli) self() string {
+	switch {
+	case strings.Contains(c.called, "go-build"):
+		return "go run ./agent"
+	case !strings.ContainsRune(c.called, filepath.Separator) || inPath("postern", c.called):
+		return "postern"
+	}
+	return quoted(c.called)
+}
+
+// inPath reports whether a shell would take path for name.
+func inPath(name, path string) bool {
+	found, err := exec.LookPath(name)
+	return err == nil && sameFile(found, path)
 }
 
 // completeAll does so for the commands in a status.
@@ -39,6 +59,15 @@ func (c *cli) completeAll(st *control.Status) {
 // eachCommand finds the calls of postern in a line, each up to what ends a
 // command in a shell.
 var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern [a-z](?:[^;|&#(),]|\|[a-z])+`)
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
 
 // given are the flags of this invocation that command needs as well.
 func (c *cli) given(command string) string {
@@ -72,7 +101,7 @@ func (c *cli) given(command string) string {
 
 // invocation is the command line as it was given; nothing on it is a secret.
 func (c *cli) invocation() string {
-	words := []string{"postern"}
+	words := []string{c.self()}
 	for _, a := range c.args {
 		words = append(words, quoted(a))
 	}
