@@ -63,6 +63,10 @@ func (k *Keeper) settle() (*held, error) {
 		return nil, err
 	}
 	fresh := &held{dir: dir, users: 1}
+	if err := dir.Check(); err != nil { // right by itself, and not where clients look
+		k.closeDir(fresh)
+		return nil, err
+	}
 	k.adopt(fresh, h != nil)
 	return fresh, nil
 }

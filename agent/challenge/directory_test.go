@@ -231,6 +231,39 @@ func TestOS3MissingDirectoryIsNamedWhereItCannotBeMade(t *testing.T) {
 	mint(t, k, alice)
 }
 
+// The directory is right, and the path that clients know does not lead there:
+// Health says so, and nobody calls it replaced at every look.
+func TestDirectoryThatClientsCannotReachIsNotRight(t *testing.T) {
+	for _, broken := range []string{"at the start", "later"} {
+		t.Run(broken, func(t *testing.T) {
+			h := newHost(t)
+			way := &platform.AccessError{Path: "/var/opt/azcmagent/tokens", Problem: "cannot be reached", Fix: "ln -s a b"}
+			if broken == "at the start" {
+				h.setWay(way)
+			}
+			var events []string
+			k, err := New(Options{Host: h, Poll: true, Event: func(e Event) { events = append(events, e.Name) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.setWay(way)
+			for range 3 {
+				k.scan()
+				if got := k.Health(); !strings.Contains(got.Problem, way.Path+": cannot be reached") || got.Fix != way.Fix {
+					t.Errorf("health %+v", got)
+				}
+			}
+			_ = mustDirError(t, k, "cannot be reached")
+			h.setWay(nil)
+			k.scan()
+			mint(t, k, alice)
+			if !slices.Equal(events, []string{"access-drift"}) {
+				t.Errorf("events %q", events)
+			}
+		})
+	}
+}
+
 func TestDirErrorNamesPathCauseAndCureForEveryCause(t *testing.T) {
 	missing := &os.PathError{Op: "open", Path: "/x", Err: os.ErrNotExist}
 	full := &os.PathError{Op: "write", Path: "/run/postern/tokens/x", Err: errors.New("no space left on device")}

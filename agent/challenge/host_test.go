@@ -28,6 +28,7 @@ type host struct {
 
 	mu        sync.Mutex
 	secureErr error
+	wayErr    error // why clients cannot get here by their path
 	secured   int
 	foreign   map[string]bool // names that another account owns
 	open      int             // directories that are not closed
@@ -68,6 +69,14 @@ func (h *host) Dirs() platform.Dirs   { return h.dirs }
 func (h *host) Clock() platform.Clock { return platform.Clock{Boot: time.Duration(h.now.Load())} }
 func (h *host) pass(d time.Duration)  { h.now.Add(int64(d)) }
 func (h *host) setSecure(err error)   { h.mu.Lock(); h.secureErr = err; h.mu.Unlock() }
+
+func (h *host) setWay(err error) { h.mu.Lock(); h.wayErr = err; h.mu.Unlock() }
+
+func (h *host) way() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.wayErr
+}
 
 func (h *host) Secure(path string, _ platform.Access) error {
 	h.mu.Lock()
@@ -142,7 +151,7 @@ func (d *dir) inPlace() error {
 	if !os.SameFile(held, there) {
 		return &platform.AccessError{Path: d.path, Problem: "another directory stands at the path"}
 	}
-	return nil
+	return d.host.way()
 }
 
 func (d *dir) Create(name string, content []byte) error {

@@ -168,7 +168,7 @@ func (d *dir) lost(path string, err error) error {
 	problem := fmt.Sprintf("cannot be reached: %v; held is %s", err, identity(&d.node.st))
 	fix := ""
 	if path == d.h.dirs.TokensLiteral && path != d.node.path {
-		fix = fmt.Sprintf("ln -s %s %s", d.node.path, path)
+		fix = fmt.Sprintf("mkdir -p %s && ln -s %s %s", filepath.Dir(path), d.node.path, path)
 	}
 	return &platform.AccessError{Path: path, Want: d.access, Problem: problem, Fix: fix}
 }
