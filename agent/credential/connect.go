@@ -233,9 +233,11 @@ func (d *Device) newRecord(o Onboarding, leaf *x509.Certificate, before *store.I
 // settle stores device and identity in one commit. A file that cannot be read
 // gives way to a new one only now, when there is something to put there.
 func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop []*Credential) error {
+	unsaid := "" // an exposure that the new keys cure
 	if _, more := d.Enrolment(); !more || Kind(rec.Kind) == SystemAssigned || dev.Exposed != "" {
 		dev.Fingerprint, dev.Exposed = d.findParts(), ""
 		dev.ETag, dev.ConnectedAt = "", d.clock.Now().Wall
+		unsaid = d.swapExposure("")
 	}
 	err := d.replaceDamaged()
 	if err == nil {
@@ -252,6 +254,7 @@ func (d *Device) settle(dev store.DeviceRecord, rec store.IdentityRecord, drop [
 		})
 	}
 	if err != nil {
+		d.swapExposure(unsaid)
 		return &Problem{ID: "store", Op: "store", Fix: fixStore, Err: err}
 	}
 	return nil

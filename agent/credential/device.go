@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -72,6 +73,7 @@ type Device struct {
 	dev      store.DeviceRecord
 	enrolled bool     // there is a device record
 	damaged  error    // why the file cannot be read
+	exposure string   // what Expose was told and the file does not say yet
 	parts    []string // the hardware as it was found at the start, or when a person spoke for it
 	moved    bool
 	holders  map[string]*Holder // by client id
@@ -161,6 +163,7 @@ func (d *Device) reload() {
 	d.damaged, d.enrolled, d.dev = nil, dev != nil, store.DeviceRecord{}
 	if dev != nil {
 		d.dev = *dev
+		d.dev.Exposed = cmp.Or(dev.Exposed, d.exposure)
 		d.clock.Raise(dev.Floor)
 	}
 	d.moved = d.enrolled && !lifecycle.SameHardware(d.dev.Fingerprint, d.parts)
@@ -173,7 +176,7 @@ var errGone = errors.New("the identity file is gone")
 func (d *Device) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dev, d.enrolled, d.damaged, d.moved, d.auth = store.DeviceRecord{}, false, nil, false, nil
+	d.dev, d.enrolled, d.damaged, d.exposure, d.moved, d.auth = store.DeviceRecord{}, false, nil, "", false, nil
 	d.beat = beat{}
 	clear(d.notes)
 	d.takeAll(nil)

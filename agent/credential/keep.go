@@ -185,13 +185,15 @@ func (d *Device) checkFile(ctx context.Context) {
 	d.mu.RLock()
 	before := d.damaged != nil
 	d.mu.RUnlock()
-	if now := d.file.Damaged() != nil; now == before {
-		return
+	if now := d.file.Damaged() != nil; now != before {
+		d.write.Lock()
+		d.reload()
+		d.write.Unlock()
+		d.nudge()
 	}
-	d.write.Lock()
-	d.reload()
-	d.write.Unlock()
-	d.nudge()
+	if err == nil {
+		_ = d.saveExposure() // logged there, and tried again
+	}
 }
 
 // saveFloor stores the clock floor if it moved by an hour, or down. Every

@@ -273,6 +273,12 @@ func TestExposureHoldsEvenIfItCannotBeStored(t *testing.T) {
 		if w.standing(systemID).Credential != nil {
 			t.Error("the key may still be used")
 		}
+		full = false
+		w.wait(time.Minute)
+		w.reboot(time.Minute)
+		if w.standing(systemID).Credential != nil {
+			t.Error("what could not be stored at first was never stored")
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -170,23 +171,41 @@ func (d *Device) askAgain(ctx context.Context, h *Holder) (asked bool, err error
 
 // Expose says that others could read the files the keys are in: who, how. The
 // credentials are not used from now on; only Reconnect cures it. The first
-// finding stands.
+// finding stands, and outlives a file that cannot be read or written at present.
 func (d *Device) Expose(how string) error {
 	how = strings.TrimSpace(how)
 	d.mu.Lock()
-	if !d.enrolled || d.dev.Exposed != "" || how == "" {
+	if !d.enrolled && d.damaged == nil || d.dev.Exposed != "" || how == "" {
 		d.mu.Unlock()
 		return nil
 	}
 	mark := how + ", found " + stamp(d.clock.Now().Wall)
-	d.dev.Exposed = mark // at once: also if it cannot be stored
+	d.dev.Exposed, d.exposure = mark, mark // at once: also if it cannot be stored
 	d.mu.Unlock()
 	d.emit(Event{Kind: EventAccessDrift, Reason: mark, Fix: fixReconnect})
-	err := d.changeDevice("store exposure", func(dev *store.DeviceRecord) { dev.Exposed = mark })
-	if err != nil {
-		d.mu.Lock()
-		d.dev.Exposed = mark
-		d.mu.Unlock()
+	return d.saveExposure()
+}
+
+// saveExposure stores what Expose was told and the file does not say yet.
+func (d *Device) saveExposure() error {
+	d.mu.RLock()
+	mark, damaged := d.exposure, d.damaged != nil
+	d.mu.RUnlock()
+	if mark == "" || damaged {
+		return nil // a file that cannot be read: when it can be again
+	}
+	err := d.changeDevice("store exposure", func(dev *store.DeviceRecord) { dev.Exposed = cmp.Or(dev.Exposed, mark) })
+	if err == nil {
+		d.swapExposure("")
 	}
 	return err
+}
+
+// swapExposure replaces what the file does not say yet and returns what it was.
+func (d *Device) swapExposure(mark string) (was string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was, d.exposure = d.exposure, mark
+	d.dev.Exposed = cmp.Or(d.dev.Exposed, mark)
+	return was
 }

@@ -77,6 +77,9 @@ func (d *Device) renewable(clientID string) ([]*Holder, error) {
 
 // stateProblem says that the state does not allow op.
 func stateProblem(op string, st Standing) *Problem {
+	if st.Exposed != "" { // whatever the state, the keys are as good as lost
+		return &Problem{ID: "key-file-access", Op: op, State: lifecycle.Damaged, Fix: st.Fix, Err: fmt.Errorf("%w: %s", ErrState, st.Reason)}
+	}
 	err := fmt.Errorf("%w: %s: %s", ErrState, st.State, st.Reason)
 	if st.State == lifecycle.Unenrolled {
 		err = ErrNotConnected

@@ -166,6 +166,9 @@ func (d *Device) standing(h *Holder, now lifecycle.Instant) Standing {
 func (d *Device) explain(st *Standing, h *Holder, now lifecycle.Instant) {
 	if st.Exposed != "" {
 		st.Reason, st.Fix = "the keys are exposed: "+st.Exposed, fixReconnect
+		if d.damaged != nil { // which stands in the way of reconnect
+			st.Fix = cmp.Or(store.FixOf(d.damaged), fixReconnect)
+		}
 		return
 	}
 	switch st.State {
