@@ -59,13 +59,8 @@ func checkStateAccess(_ context.Context, f *facts) finding {
 
 func checkKeyFile(_ context.Context, f *facts) finding {
 	dir := f.host.Dirs().State
-	for _, id := range f.status.Identities {
-		if id.Exposed != "" {
-			return bad("sudo postern reconnect --claim-file CLAIM", "others could read the keys: %s", id.Exposed)
-		}
-	}
-	return asOwner(dir, func() finding {
-		for _, name := range []string{"kek", "identity.db", "identity.db.bak", "cache.db"} {
+	now := asOwner(dir, func() finding {
+		for _, name := range append([]string{"cache.db"}, keyFiles...) {
 			path := filepath.Join(dir, name)
 			found := f.access(path, platform.Private, "sudo "+only("key-file-access"))
 			if found.verdict != passed && !missingFile(path) {
@@ -74,6 +69,15 @@ func checkKeyFile(_ context.Context, f *facts) finding {
 		}
 		return f.access(dir, platform.Private, "sudo "+only("key-file-access"))
 	})
+	if now.verdict == failed {
+		return now // to be put right before there are new keys
+	}
+	for _, id := range f.status.Identities {
+		if id.Exposed != "" {
+			return bad("sudo postern reconnect --claim-file CLAIM", "others could read the keys: %s", id.Exposed)
+		}
+	}
+	return now
 }
 
 // access turns the platform's judgement into words.

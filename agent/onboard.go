@@ -69,7 +69,7 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 func (g *graph) mayConnect(verb string, claim store.Secret, identity credential.Identity) error {
 	_, enrolled := g.device.Enrolment()
 	if verb != "connect" || !enrolled {
-		return nil
+		return g.keysInReach(verb)
 	}
 	if identity.Kind == credential.UserAssigned {
 		if h, held := g.device.Holder(identity.ClientID); !held || h.Current() == nil {

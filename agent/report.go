@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/agent/control"
@@ -47,7 +48,7 @@ func identityStatus(id credential.Standing) control.Identity {
 
 // lastUseful is until when the identity serves without network: the end of its certificate.
 func lastUseful(id credential.Standing, now time.Time) time.Time {
-	if id.NotAfter.After(now) && (id.State == lifecycle.Connected || id.State == lifecycle.Offline) {
+	if id.Exposed == "" && id.NotAfter.After(now) && (id.State == lifecycle.Connected || id.State == lifecycle.Offline) {
 		return id.NotAfter
 	}
 	return time.Time{}
@@ -103,6 +104,9 @@ func (g *graph) storeStatus() control.Store {
 	}
 	if !g.file.Exists() {
 		s.Identity = "none"
+	}
+	if dev, _ := g.device.Enrolment(); dev.Exposed != "" {
+		s.Identity = "insecure"
 	}
 	if g.file.Damaged() != nil {
 		s.Identity = "damaged"
@@ -160,6 +164,9 @@ func (g *graph) addProblems(st *control.Status) {
 		{identity.Problem, identity.Fix},
 		{cache.Problem, cache.Fix},
 	}
+	if drift := g.drift.Load(); drift != nil {
+		problems = append(problems, struct{ text, fix string }{strings.TrimRight(drift.Error()+": "+drift.Fix, ": "), drift.Fix})
+	}
 	if g.keeper != nil {
 		h := g.keeper.Health()
 		problems = append(problems, struct{ text, fix string }{h.Problem, h.Fix})
@@ -172,6 +179,8 @@ func (g *graph) addProblems(st *control.Status) {
 			st.Problem, st.Fix = p.text, p.fix
 			continue
 		}
-		st.Warnings = append(st.Warnings, p.text)
+		if !slices.Contains(st.Warnings, p.text) {
+			st.Warnings = append(st.Warnings, p.text)
+		}
 	}
 }

@@ -44,6 +44,7 @@ func (g *graph) serve(ctx context.Context, ready func()) (err error) {
 	}
 	g.writeEnv() // before the control socket answers: who waits for that reads it next
 	g.confine()
+	g.checkAccess() // before anything is written anew
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range opened.endpoint {
 		group.Go(func() error { return g.endpoint.Serve(ctx, l) })
@@ -235,19 +236,16 @@ func (g *graph) tend(ctx context.Context, signals <-chan os.Signal) error {
 func (g *graph) words() string {
 	st := g.Status()
 	if st.Until.IsZero() {
-		return st.State.String()
+		return st.Word()
 	}
-	return fmt.Sprintf("%s, until %s", st.State, st.Until.Format(time.DateOnly))
+	return fmt.Sprintf("%s, until %s", st.Word(), st.Until.Format(time.DateOnly))
 }
 
 // checkFiles looks whether the cache is still what was opened, and whether
 // others could reach the keys. The identity file is checked by the device's
 // own loop; what it found is only said here.
 func (g *graph) checkFiles(ctx context.Context) bool {
-	state := g.host.Dirs().State
-	if err := g.host.Check(state, platform.Private); err != nil {
-		g.exposed(err)
-	}
+	g.checkAccess()
 	if err := g.file.Damaged(); err != nil {
 		g.log.Error("identity store", "event", "store-damaged", "reason", err)
 	}

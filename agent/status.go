@@ -44,7 +44,7 @@ func (c *cli) statusVerb() *cobra.Command {
 }
 
 func exitFor(st control.Status, wanted bool) error {
-	if code := control.StateExit(st.State); wanted && code != 0 {
+	if code := st.Exit(); wanted && code != 0 {
 		return exitCode(code)
 	}
 	return nil

@@ -40,7 +40,10 @@ func glyph(s lifecycle.State, colour bool) string {
 
 // statusLines is the page of `postern status`; the first line is enough for a glance.
 func statusLines(st control.Status, colour bool) []string {
-	head := fmt.Sprintf("%s %s", glyph(st.State, colour), st.State)
+	head := fmt.Sprintf("%s %s", glyph(st.State, colour), st.Word())
+	if st.Insecure() {
+		head = fmt.Sprintf("%s %s", glyph(lifecycle.Damaged, colour), st.Word())
+	}
 	if st.Name != "" {
 		head += "   " + st.Name
 	}
@@ -113,6 +116,9 @@ func certificateLine(id control.Identity, now time.Time) string {
 		text += "renews from " + id.RenewAt.Format(time.DateOnly) + " · "
 	}
 	text += "key: " + id.Key
+	if id.Exposed != "" {
+		text += "exposed, to be rotated"
+	}
 	if id.State != lifecycle.Connected {
 		text += " · " + id.State.String()
 	}

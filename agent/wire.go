@@ -54,6 +54,7 @@ type graph struct {
 	recent          recent
 	noticed         noticed
 	parted          parted
+	drift           atomic.Pointer[platform.AccessError] // what is wrong with the key files; nil if nothing is
 }
 
 // plan is what a graph is built from.
@@ -182,7 +183,8 @@ func storeFault(err error) error {
 func (g *graph) storeOptions(p plan) store.Options {
 	return store.Options{
 		OpenFile: func(path string, flag int) (*os.File, error) {
-			return p.host.OpenFile(path, flag, platform.Private)
+			f, err := p.host.OpenFile(path, flag, platform.Private)
+			return f, withCure(err)
 		},
 		WriteFile: func(path string, content []byte) error {
 			return p.host.WriteFile(path, content, platform.Private)
@@ -194,6 +196,15 @@ func (g *graph) storeOptions(p plan) store.Options {
 		},
 		Now: func() time.Time { return p.host.Clock().Wall },
 	}
+}
+
+// withCure hands the platform's command on to whoever reads the store's error.
+func withCure(err error) error {
+	var access *platform.AccessError
+	if errors.As(err, &access) && access.Fix != "" {
+		return store.WithFix(err, access.Fix)
+	}
+	return err
 }
 
 // close releases the databases; the graph is not usable afterwards.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"slices"
 	"time"
 
 	"postern/agent/lifecycle"
@@ -97,7 +98,7 @@ type Clock struct {
 
 // Store is the state of both databases.
 type Store struct {
-	Identity     string `json:"identity"` // "disk", "memory", "none", "damaged"
+	Identity     string `json:"identity"` // "disk", "memory", "none", "damaged", "insecure"
 	Cache        string `json:"cache"`
 	Bytes        int64  `json:"bytes"`
 	WrittenBytes int64  `json:"written_today_bytes"`
@@ -120,6 +121,27 @@ func (s Status) Public() Status {
 	s.Callers = nil
 	s.Tokens.List = nil
 	return s
+}
+
+// Insecure reports whether others could read the keys, whatever the state is.
+func (s Status) Insecure() bool {
+	return slices.ContainsFunc(s.Identities, func(id Identity) bool { return id.Exposed != "" })
+}
+
+// Word is the state as people read it.
+func (s Status) Word() string {
+	if s.Insecure() {
+		return s.State.String() + ", insecure"
+	}
+	return s.State.String()
+}
+
+// Exit is the exit code that the status stands for; 0 if all is well.
+func (s Status) Exit() int {
+	if s.Insecure() {
+		return ExitDamaged
+	}
+	return StateExit(s.State)
 }
 
 // StateExit is the exit code that a state stands for; 0 for Connected.
