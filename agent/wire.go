@@ -194,7 +194,8 @@ func (g *graph) storeOptions(p plan) store.Options {
 			system, err := p.host.FileSystem(path)
 			return store.FileSystem(system), err
 		},
-		Now: func() time.Time { return p.host.Clock().Wall },
+		AuditRecords: p.cfg.Audit.MaxRecords,
+		Now:          func() time.Time { return p.host.Clock().Wall },
 	}
 }
 

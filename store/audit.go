@@ -48,8 +48,9 @@ func (r ring) in(tx *Tx) (ring, error) {
 	return anew, err
 }
 
-// write appends entries and removes the oldest beyond the limits.
-func (r *ring) write(tx *Tx, entries []AuditEntry) error {
+// write appends entries and removes the oldest beyond the limits, most entries
+// or the ring's bytes.
+func (r *ring) write(tx *Tx, entries []AuditEntry, most int) error {
 	for _, e := range entries {
 		p := auditPlace(e.Seq)
 		if e.Seq <= r.last { // written before, in a commit that was taken for lost
@@ -63,7 +64,7 @@ func (r *ring) write(tx *Tx, entries []AuditEntry) error {
 		}
 		r.add(p.key, len(e.JSON))
 	}
-	for r.count > ringEntries || r.bytes > ringBytes {
+	for r.count > most || r.bytes > ringBytes {
 		p, bytes, ok, err := tx.first(auditBucket)
 		if err != nil || !ok {
 			return err

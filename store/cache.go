@@ -62,7 +62,7 @@ type AuditEntry struct {
 const (
 	maxTokens     = 1024
 	maxTokenBytes = 6 << 20
-	ringEntries   = 2000
+	ringEntries   = 2000 // unless Options.AuditRecords says another number
 	ringBytes     = 1 << 20
 )
 
@@ -138,7 +138,7 @@ func (c *Cache) Stage(change Change) {
 		c.contact = *change.Contact
 		c.staged.contact = true
 	}
-	c.dropped += c.staged.append(change.Audit)
+	c.dropped += c.staged.append(change.Audit, c.o.AuditRecords)
 }
 
 // put needs mu.
@@ -198,7 +198,7 @@ func (c *Cache) flush(ctx context.Context) error {
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.dropped += c.staged.putBack(round)
+		c.dropped += c.staged.putBack(round, c.o.AuditRecords)
 		return fmt.Errorf("cache: %w", err)
 	}
 	return nil
@@ -210,7 +210,7 @@ func (c *Cache) write(round round) error {
 		if next, err = c.ring.in(tx); err != nil {
 			return err
 		}
-		return round.apply(tx, &next)
+		return round.apply(tx, &next, c.o.AuditRecords)
 	})
 	if err == nil {
 		c.ring = next

@@ -135,6 +135,22 @@ func entries(from, n uint64) (list []AuditEntry) {
 	return list
 }
 
+func TestAuditRingHoldsAsManyAsItIsTold(t *testing.T) {
+	dir := t.TempDir()
+	for _, most := range []int{100, 150, 120} { // a smaller number takes effect with the next record
+		c := value(OpenCache(t.Context(), dir, Options{AuditRecords: most}))(t)
+		commit(t, c, Change{Audit: entries(c.LastAudit()+1, 170)})
+		if got := audit(t, c, 0); len(got) != most || got[most-1] != c.LastAudit() {
+			t.Errorf("%d of at most %d", len(got), most)
+		}
+		commit(t, c, Change{Audit: entries(c.LastAudit()+1, 1)})
+		if got := audit(t, c, 0); len(got) != most || got[most-1] != c.LastAudit() {
+			t.Errorf("after one more %d of at most %d", len(got), most)
+		}
+		must(t, c.Close())
+	}
+}
+
 func TestAuditRingKeepsTheNewest(t *testing.T) {
 	dir := t.TempDir()
 	c := value(OpenCache(t.Context(), dir, Options{}))(t)

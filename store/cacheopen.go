@@ -17,6 +17,9 @@ func OpenCache(ctx context.Context, dir string, o Options) (*Cache, error) {
 	if o.MaxSize <= 0 {
 		o.MaxSize = cacheMaxSize
 	}
+	if o.AuditRecords <= 0 {
+		o.AuditRecords = ringEntries
+	}
 	d, err := begin(filepath.Join(dir, cacheName), nil, o)
 	if err != nil {
 		return nil, err

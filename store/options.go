@@ -42,6 +42,9 @@ type Options struct {
 	// MaxSize is the limit of a database file in bytes; 0 means 1 GiB, for the
 	// cache 16 MiB.
 	MaxSize int64
+	// AuditRecords is how many records the audit ring of the cache holds; 0
+	// means 2000.
+	AuditRecords int
 	// Now is the wall clock, used for names of files set aside and for the
 	// day of the written-bytes counter. nil: time.Now.
 	Now func() time.Time

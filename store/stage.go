@@ -21,13 +21,13 @@ type staged struct {
 func (s *staged) reset() { *s = staged{tokens: map[TokenKey]struct{}{}} }
 
 // append adds entries and lets the oldest go when the ring's limits are
-// passed; it returns how many went.
-func (s *staged) append(entries []AuditEntry) (gone int) {
+// passed, most entries or its bytes; it returns how many went.
+func (s *staged) append(entries []AuditEntry, most int) (gone int) {
 	for _, e := range entries {
 		s.audit = append(s.audit, AuditEntry{e.Seq, slices.Clone(e.JSON)})
 		s.bytes += len(e.JSON)
 	}
-	for len(s.audit) > ringEntries || s.bytes > ringBytes {
+	for len(s.audit) > most || s.bytes > ringBytes {
 		s.bytes -= len(s.audit[0].JSON)
 		s.audit = s.audit[1:]
 		gone++
@@ -73,7 +73,7 @@ func (c *Cache) take() round {
 
 // putBack stages a round again that was not written. What was staged meanwhile
 // is newer and already in memory, so names are enough.
-func (s *staged) putBack(r round) (gone int) {
+func (s *staged) putBack(r round, most int) (gone int) {
 	for _, t := range r.puts {
 		s.tokens[t.key()] = struct{}{}
 	}
@@ -83,11 +83,11 @@ func (s *staged) putBack(r round) (gone int) {
 	s.contact = s.contact || r.contact != nil
 	later := s.audit
 	s.audit, s.bytes = nil, 0
-	return s.append(slices.Concat(r.audit, later))
+	return s.append(slices.Concat(r.audit, later), most)
 }
 
-// apply writes the round.
-func (r round) apply(tx *Tx, ring *ring) error {
+// apply writes the round; the ring keeps most entries.
+func (r round) apply(tx *Tx, ring *ring, most int) error {
 	for _, k := range r.drops {
 		if err := tx.remove(k.place()); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -103,7 +103,7 @@ func (r round) apply(tx *Tx, ring *ring) error {
 			return err
 		}
 	}
-	return ring.write(tx, r.audit)
+	return ring.write(tx, r.audit, most)
 }
 
 func emitJSON(emit func(place, []byte) error, p place, v any) error {
