@@ -91,7 +91,20 @@ func (u *upstream) Authority(rec store.DeviceRecord) (credential.Authority, erro
 	if err != nil {
 		return nil, err
 	}
-	return stepca.New(stepca.Config{URL: rec.AuthorityURL, Clients: authority.NewClients(c), Clock: u.clock})
+	made, err := stepca.New(stepca.Config{URL: rec.AuthorityURL, Clients: authority.NewClients(c), Clock: u.clock})
+	switch {
+	case err != nil:
+		return nil, err
+	case u.cfg.Authority.Assignments:
+		return made, nil
+	}
+	return unasked{made, made}, nil
+}
+
+// unasked is an authority that is not asked which identities are ours.
+type unasked struct {
+	credential.Authority
+	credential.Heartbeater
 }
 
 // use makes rec the record whose issuer answers from now on.

@@ -4,8 +4,10 @@ import (
 	"testing"
 
 	"postern/agent/config"
+	"postern/agent/credential"
 	"postern/agent/lifecycle"
 	"postern/platform/platformtest"
+	"postern/store"
 )
 
 // TestWithoutAPinnedRootNobodyIsBelieved: an enrolment record that lost its
@@ -43,6 +45,28 @@ func TestPinnedRootSpeaksForItsOwnHostOnly(t *testing.T) {
 	} {
 		if got := sameHost(c.authority, c.other); got != c.same {
 			t.Errorf("%s and %s: %v, want %v", c.authority, c.other, got, c.same)
+		}
+	}
+}
+
+// TestAuthorityIsAskedForAssignmentsUnlessToldNotTo: its list takes identities
+// away, so that an operator can leave it out; the heartbeat stays.
+func TestAuthorityIsAskedForAssignmentsUnlessToldNotTo(t *testing.T) {
+	host := platformtest.NewSim(t)
+	clock := lifecycle.NewClock(lifecycle.ClockOptions{Source: func() lifecycle.Reading { return lifecycle.Reading(host.Clock()) }})
+	for value, want := range map[string]bool{"true": true, "false": false} {
+		cfg, err := config.Load("", nil, config.Override{Key: "authority.assignments", Value: value})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := (&upstream{cfg: cfg, clock: clock}).Authority(store.DeviceRecord{AuthorityURL: "https://ca.site:8443"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, asked := made.(credential.Assigner)
+		_, beats := made.(credential.Heartbeater)
+		if asked != want || !beats {
+			t.Errorf("assignments = %s: asked %v, heartbeat %v", value, asked, beats)
 		}
 	}
 }
