@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"postern/agent/authority"
@@ -38,20 +39,14 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	}
 	o := credential.Onboarding{
 		AuthorityURL: first(r.AuthorityURL, g.cfg.Authority.URL, claim.URL),
-		RootSHA256:   first(r.RootSHA256, g.cfg.Authority.RootSHA256, claim.RootSHA256),
+		RootSHA256:   strings.ReplaceAll(first(r.RootSHA256, g.cfg.Authority.RootSHA256, claim.RootSHA256), ":", ""), // as openssl prints it
 		Claim:        store.NewSecret(r.Claim),
 		Identity:     identity,
 		Steps:        step,
 	}
-	if o.RootSHA256 == "" {
-		return control.NewFault(control.ExitUsage, "no-root", "postern "+verb+" --root-sha256 FINGERPRINT …",
-			"%s: the claim does not carry the fingerprint of the authority's root, so the authority cannot be told from another", verb)
+	if err := g.findRoot(ctx, verb, &o); err != nil {
+		return err
 	}
-	var err error
-	if o.RootPEM, err = g.upstream.root(ctx, o.AuthorityURL, o.RootSHA256); err != nil {
-		return upstreamFault(verb, err)
-	}
-	step(fmt.Sprintf("authority %s reached, its root is the one that was named", o.AuthorityURL))
 	do := g.device.Connect
 	if r.Again {
 		do = g.device.Reconnect
@@ -62,6 +57,30 @@ func (g *graph) Connect(ctx context.Context, r control.ConnectRequest, step func
 	}
 	step(fmt.Sprintf("certificate until %s, client id %s", standing.NotAfter.Format("2006-01-02"), standing.Identity.ClientID))
 	return nil
+}
+
+// findRoot takes the authority's root from itself, by the fingerprint that is
+// known, else from the file that the configuration names.
+func (g *graph) findRoot(ctx context.Context, verb string, o *credential.Onboarding) (err error) {
+	file := g.cfg.Authority.CAFile
+	switch {
+	case o.RootSHA256 != "":
+		if o.RootPEM, err = g.upstream.root(ctx, o.AuthorityURL, o.RootSHA256); err != nil {
+			return upstreamFault(verb, err)
+		}
+		o.Steps(fmt.Sprintf("authority %s reached, its root is the one that was named", o.AuthorityURL))
+		return nil
+	case file != "":
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return control.NewFault(control.ExitUsage, "roots-file", "ls -l "+file, "%s: %w", verb, err)
+		}
+		o.RootPEM = string(raw)
+		o.Steps("the authority's root is the one in " + file)
+		return nil
+	}
+	return control.NewFault(control.ExitUsage, "no-root", "postern "+verb+" --root-sha256 FINGERPRINT …",
+		"%s: the claim does not carry the fingerprint of the authority's root, so the authority cannot be told from another", verb)
 }
 
 // mayConnect refuses before anything is asked of the authority. An identity of

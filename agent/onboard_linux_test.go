@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -42,8 +44,72 @@ func TestConfiguredIdentityComesBesideTheDevicesOwn(t *testing.T) {
 	ca.stop(t)
 }
 
+// TestRootIsFoundByItsFingerprintOrInItsFile: people copy fingerprints from
+// openssl, and some authorities' claims carry none.
+func TestRootIsFoundByItsFingerprintOrInItsFile(t *testing.T) {
+	address, release, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	p := newPlace(t, `clock = "trusted"`)
+	dir := filepath.Join(p.dir, "ca")
+	ca := begin(t, nil, "authority", "run", "--dir", dir, "--listen", address)
+	ca.says(t, "site authority on")
+	var site struct {
+		PEM    string `json:"root_pem"`
+		SHA256 string `json:"root_sha256"`
+	}
+	if err := json.Unmarshal([]byte(mustDo(t, p, "authority", "status", "--json", "--dir", dir)), &site); err != nil {
+		t.Fatal(err)
+	}
+	claim := firstLine(mustDo(t, p, "authority", "claim", "gw-0042", "--dir", dir))
+	connect := func(claim string, args ...string) (int, string) {
+		verb := begin(t, func(cmd *exec.Cmd) { p.use(cmd); cmd.Stdin = strings.NewReader(claim) },
+			append([]string{"connect", "--claim-file", "-"}, args...)...)
+		return verb.exit(t), verb.text()
+	}
+	fields := claimed(t, claim)
+	delete(fields, "sha")
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(claim, ".")
+	bare := parts[0] + "." + base64.RawURLEncoding.EncodeToString(raw) + "." + parts[2] // no authority takes it, its signature is over another text
+	if code, said := connect(bare); code != control.ExitUsage || !strings.Contains(said, "does not carry the fingerprint") {
+		t.Errorf("without any root: exit code %d: %s", code, said)
+	}
+	file := filepath.Join(p.dir, "root.pem")
+	if err := os.WriteFile(file, []byte(site.PEM), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.append(t, fmt.Sprintf("[authority]\nca_file = %q\n", file))
+	if code, said := connect(bare); code != control.ExitRejected || !strings.Contains(said, "the authority's root is the one in "+file) {
+		t.Errorf("with the root in a file: exit code %d: %s", code, said)
+	}
+	var colons []string
+	for i := 0; i < len(site.SHA256); i += 2 {
+		colons = append(colons, strings.ToUpper(site.SHA256[i:i+2]))
+	}
+	if code, said := connect(claim, "--root-sha256", strings.Join(colons, ":")); code != control.ExitDone {
+		t.Errorf("with a fingerprint as openssl prints it: exit code %d: %s", code, said)
+	}
+	ca.stop(t)
+}
+
 // subjectOf is whom a claim is for.
 func subjectOf(t *testing.T, claim string) string {
+	t.Helper()
+	subject, _ := claimed(t, claim)["sub"].(string)
+	if subject == "" {
+		t.Fatal("the claim is for nobody")
+	}
+	return subject
+}
+
+// claimed is what a claim says.
+func claimed(t *testing.T, claim string) (fields map[string]any) {
 	t.Helper()
 	parts := strings.Split(claim, ".")
 	if len(parts) != 3 {
@@ -53,11 +119,8 @@ func subjectOf(t *testing.T, claim string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said struct {
-		Subject string `json:"sub"`
+	if err := json.Unmarshal(payload, &fields); err != nil {
+		t.Fatal(err)
 	}
-	if err := json.Unmarshal(payload, &said); err != nil || said.Subject == "" {
-		t.Fatalf("no subject, %v", err)
-	}
-	return said.Subject
+	return fields
 }
