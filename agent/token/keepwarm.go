@@ -220,6 +220,7 @@ func (b *Broker) tend(now lifecycle.Instant) {
 	b.mu.Lock()
 	ids := make(map[string]bool)
 	for k, s := range b.slots {
+		s.recall(now)
 		was := s.minted
 		s.minted = was.rebased(now)
 		switch {

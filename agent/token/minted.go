@@ -27,6 +27,7 @@ type slot struct {
 
 	minted    *minted       // guarded by Broker.mu; never nil
 	savedUse  int64         // lastUsed as it was last written; guarded by Broker.mu
+	usedAt    time.Time     // last request of an earlier boot, until a clock can say how long ago; guarded by Broker.mu
 	attempt   int           // failed tries in a row; guarded by Broker.mu
 	notBefore time.Duration // boot-time clock: no try for a fresher one before it; guarded by Broker.mu
 	spread    time.Duration // boot-time clock: no background try before it; guarded by Broker.mu
@@ -37,6 +38,19 @@ type slot struct {
 // unused is for how long nobody has asked.
 func (s *slot) unused(now lifecycle.Instant) time.Duration {
 	return now.Boot - time.Duration(s.lastUsed.Load())
+}
+
+// recall makes up for a start under a clock that was not believed: without it a
+// board without a real-time clock would keep warm for good what nobody asks for.
+func (s *slot) recall(now lifecycle.Instant) {
+	if !now.Trusted || s.usedAt.IsZero() {
+		return
+	}
+	used := int64(now.Boot - sinceUse(s.usedAt, now))
+	if s.lastUsed.CompareAndSwap(s.savedUse, used) { // nobody has asked since
+		s.savedUse = used
+	}
+	s.usedAt = time.Time{}
 }
 
 func (s *slot) touch(now lifecycle.Instant) { s.lastUsed.Store(int64(now.Boot)) }

@@ -73,8 +73,11 @@ func (b *Broker) load() {
 			b.clock.Raise(m.issued)
 		}
 		s := &slot{key: k, owner: platform.Peer(r.Owner), minted: m.rebased(now)}
-		s.lastUsed.Store(int64(now.Boot - sinceUse(r, now)))
+		s.lastUsed.Store(int64(now.Boot - sinceUse(r.LastUsed, now)))
 		s.savedUse = s.lastUsed.Load()
+		if !now.Trusted {
+			s.usedAt = r.LastUsed
+		}
 		// A power cut restarts a whole site at once.
 		s.spread = now.Boot + lifecycle.Spread(lifecycle.Day, rand.Float64()) //nolint:gosec // jitter is no secret
 		b.slots[k] = s
@@ -84,12 +87,12 @@ func (b *Broker) load() {
 	}
 }
 
-// sinceUse is how long ago the record was used; 0 if that cannot be said.
-func sinceUse(r *store.TokenRecord, now lifecycle.Instant) time.Duration {
-	if !now.Trusted || r.LastUsed.IsZero() {
+// sinceUse is how long ago the last request was; 0 if that cannot be said.
+func sinceUse(last time.Time, now lifecycle.Instant) time.Duration {
+	if !now.Trusted || last.IsZero() {
 		return 0
 	}
-	return min(max(now.Wall.Sub(r.LastUsed), 0), 2*warmLife)
+	return min(max(now.Wall.Sub(last), 0), 2*warmLife)
 }
 
 // fromRecord returns the token of a record, nil if it is not one.
@@ -110,8 +113,11 @@ func (s *slot) record(now lifecycle.Instant) store.TokenRecord {
 		Issued: m.issued, Expires: m.expires, BootID: m.bootID, IssuedBoot: m.issuedBoot, TrustedWall: m.trusted,
 		Owner: string(s.owner),
 	}
-	if now.Trusted {
+	switch {
+	case now.Trusted:
 		r.LastUsed = now.Wall.Add(-s.unused(now)).Truncate(time.Hour)
+	case s.lastUsed.Load() == s.savedUse:
+		r.LastUsed = s.usedAt
 	}
 	return r
 }
