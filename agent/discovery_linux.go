@@ -104,7 +104,8 @@ func (c *cli) discoveryOn(ctx context.Context, f installFlags) error {
 	if err := p.Apply(nil, c.tellStep); err != nil {
 		return control.NewFault(control.ExitFailed, "discovery", again()+"   # completes what was begun", "%w", err)
 	}
-	return errors.Join(c.rereadUnits(ctx, f, o.Init), c.showPlan(p, f, o.Init, "postern check --only marker-files,env-vars,token-dir-path"))
+	live := liveSystemd(f, o.Init)
+	return errors.Join(live.Do(ctx, live.Remount(p), c.tellStep), c.showPlan(p, f, o.Init, "postern check --only marker-files,env-vars,token-dir-path"))
 }
 
 func (c *cli) discoveryOff(ctx context.Context, f installFlags) error {
@@ -126,16 +127,22 @@ func (c *cli) discoveryOff(ctx context.Context, f installFlags) error {
 		c.say("discovery is off")
 		return nil
 	}
-	if err := p.Take(nil, c.tellStep); err != nil {
+	live := liveSystemd(f, m.Init)
+	before, after := live.Unmount(ctx, p)
+	err = live.Do(ctx, before, c.tellStep)
+	if err == nil {
+		err = p.Take(nil, c.tellStep)
+	}
+	if err != nil {
 		return control.NewFault(control.ExitFailed, "discovery", again()+"   # completes what was begun", "%w", err)
 	}
-	return errors.Join(c.rereadUnits(ctx, f, m.Init), c.showPlan(p, f, m.Init, ""))
+	return errors.Join(live.Do(ctx, after, c.tellStep), c.showPlan(p, f, m.Init, ""))
 }
 
-// rereadUnits lets systemd see the variables that services are to have.
-func (c *cli) rereadUnits(ctx context.Context, f installFlags, init string) error {
-	live := install.Live{Init: init, Running: init == "systemd" && f.root == "/" && initFound{install.Detect("/")}.runs(init)}
-	return live.Do(ctx, live.Forget(), c.tellStep)
+// liveSystemd is systemd, which has variables that services are to have, and
+// perhaps a mount; no other init system takes part in discovery.
+func liveSystemd(f installFlags, init string) install.Live {
+	return install.Live{Init: init, Running: init == "systemd" && f.root == "/" && initFound{install.Detect("/")}.runs(init)}
 }
 
 // discoveryShow says for each path whether clients find us there.

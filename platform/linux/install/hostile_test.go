@@ -105,6 +105,37 @@ func TestMountedTokensAreLeftToTheMount(t *testing.T) {
 	}
 }
 
+// TestMountTakesThePlaceOfOurLink: who has containers later need not begin anew.
+func TestMountTakesThePlaceOfOurLink(t *testing.T) {
+	dir := tree(t)
+	before := snapshot(t, dir)
+	must(t, install(options(dir, "systemd")))
+	o := options(dir, "systemd")
+	o.Mount = true
+	for left := 0; ; left++ { // stopped ahead of each change
+		o.Before = (&stopper{left}).before
+		if install(o) == nil {
+			break
+		}
+	}
+	o.Before = nil
+	p, err := New(o)
+	must(t, err)
+	if p.Changes() {
+		t.Errorf("it is not at rest: %v", p.Steps)
+	}
+	seen := snapshot(t, dir)
+	if !strings.HasPrefix(seen[tokensPath], "drwxr-xr-x") || !strings.Contains(seen["/usr/lib/systemd/system/"+mountDropIn], "ReadWritePaths="+tokensPath) {
+		t.Errorf("the tokens are %q, the drop-in %q", seen[tokensPath], seen["/usr/lib/systemd/system/"+mountDropIn])
+	}
+	var refusal *Refusal
+	if _, err := New(options(dir, "systemd")); !errors.As(err, &refusal) || !strings.Contains(refusal.Fix, "discovery off") {
+		t.Errorf("a link in place of a mount that is in use: %v", err)
+	}
+	must(t, uninstall(options(dir, ""), true))
+	same(t, "after uninstall --purge", snapshot(t, dir), before)
+}
+
 // TestUninstallTakesTheMountAway: a mounted directory cannot be removed.
 func TestUninstallTakesTheMountAway(t *testing.T) {
 	for _, mounted := range []bool{false, true} {

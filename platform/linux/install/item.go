@@ -137,6 +137,10 @@ func (p *Plan) hides(it item) *Refusal {
 }
 
 func (p *Plan) decideDirectory(s Step, there *found) (Step, *Refusal) {
+	if _, ours := p.ownLink(s.item); ours {
+		s.Do = DoMake
+		return s, nil
+	}
 	if there.kind() == unix.S_IFLNK && !s.item.account {
 		n, err := p.root.open(s.Path) // a link of root's to a directory will do
 		if err != nil {
@@ -159,6 +163,17 @@ func (p *Plan) decideDirectory(s Step, there *found) (Step, *Refusal) {
 		return s, nil
 	}
 	return p.decideOwned(s, there)
+}
+
+// ownLink is the removal of our link to the tokens, which gives way to the
+// directory on which they are mounted.
+func (p *Plan) ownLink(it item) (Step, bool) {
+	e, known := p.manifest.find(it.path)
+	if !it.mounted || !known || e.Kind != Link {
+		return Step{}, false
+	}
+	s, there := p.removal(e)
+	return s, there && s.Do == DoRemove
 }
 
 // decideOwned looks at a directory that shall be the agent's. An empty one of
@@ -194,7 +209,10 @@ func (p *Plan) decideOwned(s Step, there *found) (Step, *Refusal) {
 }
 
 func (p *Plan) decideLink(s Step, there *found) (Step, *Refusal) {
+	_, ours := p.manifest.find(s.Path)
 	switch {
+	case there.kind() == unix.S_IFDIR && ours && s.Path == tokensPath: // the agent has it in use
+		return s, &Refusal{Path: s.Path, Problem: "is a mount since postern install --tokens mount", Fix: "sudo postern discovery off   # then: sudo postern discovery on --tokens link"}
 	case there.kind() != unix.S_IFLNK:
 		return s, p.foreign(s.Path, there, "want a link to "+s.Target)
 	case there.target == s.Target:

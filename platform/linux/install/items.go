@@ -225,12 +225,16 @@ func Markers() []string {
 	return []string{"/var/opt/azcmagent/bin/himds", "/opt/azcmagent/bin/himds"}
 }
 
-const mountUnit = "var-opt-azcmagent-tokens.mount"
+const (
+	tokensPath  = "/var/opt/azcmagent/tokens" //nolint:gosec // a directory, no credential
+	mountUnit   = "var-opt-azcmagent-tokens.mount"
+	mountDropIn = "postern.service.d/50-tokens-mount.conf" // lets the hardened unit write there
+)
 
 // tokens is the path that clients compare byte for byte: a link, or the mount
 // unit where containers mount the directory above it.
 func (p *Plan) tokens() ([]item, error) {
-	const path, unit = "/var/opt/azcmagent/tokens", mountUnit
+	const path, unit = tokensPath, mountUnit
 	if !p.options.Mount {
 		return []item{{part: PartDiscovery, kind: Link, path: path, target: runtimeDir + "/tokens"}}, nil
 	}
@@ -240,7 +244,8 @@ func (p *Plan) tokens() ([]item, error) {
 	list, err := p.files(
 		place{"systemd/" + unit, p.lib("systemd/system/" + unit), 0o644},
 		place{path: "/etc/systemd/system/multi-user.target.wants/" + unit}.to(p.lib("systemd/system/"+unit)),
-		place{path: "/etc/systemd/system/postern.service.requires/" + unit}.to(p.lib("systemd/system/"+unit)))
+		place{path: "/etc/systemd/system/postern.service.requires/" + unit}.to(p.lib("systemd/system/"+unit)),
+		place{"systemd/" + mountDropIn, p.lib("systemd/system/" + mountDropIn), 0o644})
 	list = append([]item{{kind: Directory, path: path, mode: 0o755, mounted: true}}, list...)
 	for i := range list {
 		list[i].part = PartDiscovery

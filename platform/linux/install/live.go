@@ -184,10 +184,38 @@ func (l Live) startSystemd(p *Plan, changed bool) [][]string {
 	case p.touches(p.lib("systemd/system/"+sockets[0])) || p.touches(p.lib("systemd/system/"+sockets[1])):
 		return append(list, []string{"systemctl", "stop", "postern.service"},
 			append([]string{"systemctl", "restart"}, sockets...), []string{"systemctl", "restart", "postern.service"})
-	case changed || p.touches(p.lib("systemd/system/postern.service")):
+	case changed || p.touches(p.lib("systemd/system/postern.service")) || p.mounts():
 		return append(list, []string{"systemctl", "restart", "postern.service"})
 	}
 	return append(list, append([]string{"systemctl", "start"}, append(sockets, "postern.service")...))
+}
+
+// Remount lists the commands that let a running agent have its tokens where p
+// has put them: it looks for that once, when it starts.
+func (l Live) Remount(p *Plan) [][]string {
+	if l.Init != "systemd" || !l.Running {
+		return nil
+	}
+	list := [][]string{{"systemctl", "daemon-reload"}}
+	if p.mounts() {
+		list = append(list, []string{"systemctl", "try-restart", "postern.service"})
+	}
+	return list
+}
+
+// Unmount lists the commands before p takes the mount away, and after it: the
+// agent has the mount in use, and a request on a socket would start it again.
+func (l Live) Unmount(ctx context.Context, p *Plan) (before, after [][]string) {
+	after = l.Remount(p)
+	if len(after) < 2 {
+		return nil, after
+	}
+	units := []string{"postern.socket", "postern-control.socket", "postern.service"}
+	after = after[:1]
+	if l.run(ctx, "systemctl", "is-active", "--quiet", "postern.service") == nil {
+		after = append(after, append([]string{"systemctl", "start"}, units...))
+	}
+	return [][]string{append(append([]string{"systemctl", "stop"}, units...), mountUnit)}, after
 }
 
 func verb(changed bool) string {
@@ -267,6 +295,11 @@ func (l Live) Do(ctx context.Context, commands [][]string, tell func(Step)) erro
 		tell(Step{Do: DoRun, Kind: Command, Path: strings.Join(argv, " ")})
 	}
 	return nil
+}
+
+// mounts reports whether the plan makes the mount of the tokens, or removes it.
+func (p *Plan) mounts() bool {
+	return p.touches("/usr/lib/systemd/system/"+mountUnit) || p.touches("/etc/systemd/system/"+mountUnit)
 }
 
 // touches reports whether the plan makes or replaces path.

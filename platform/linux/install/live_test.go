@@ -92,6 +92,37 @@ func TestUpgradeRestartsByTheInitsOwnWay(t *testing.T) {
 	}
 }
 
+// TestAgentSeesWhereItsTokensAre: it looks for them once, when it starts.
+func TestAgentSeesWhereItsTokensAre(t *testing.T) {
+	dir := tree(t)
+	must(t, install(options(dir, "systemd")))
+	l, said := recorder()
+	l.Init = "systemd"
+	o := options(dir, "systemd")
+	o.Mount = true
+	p, err := New(o)
+	must(t, err)
+	must(t, l.Do(t.Context(), l.Start(p), func(Step) {}))
+	o.Parts = []string{PartDiscovery}
+	p, err = New(o)
+	must(t, err)
+	must(t, l.Do(t.Context(), l.Remount(p), func(Step) {}))
+	must(t, p.Apply(nil, func(Step) {}))
+	p, err = Remove(options(dir, ""), false, PartDiscovery)
+	must(t, err)
+	before, after := l.Unmount(t.Context(), p)
+	must(t, l.Do(t.Context(), append(before, after...), func(Step) {}))
+	const units = "postern.socket postern-control.socket postern.service"
+	want := []string{
+		"systemctl daemon-reload", "systemctl restart postern.service",
+		"systemctl daemon-reload", "systemctl try-restart postern.service",
+		"systemctl is-active --quiet postern.service", "systemctl stop " + units + " var-opt-azcmagent-tokens.mount", "systemctl daemon-reload", "systemctl start " + units,
+	}
+	if !slices.Equal(*said, want) {
+		t.Errorf("said %q, want %q", *said, want)
+	}
+}
+
 func TestNothingIsStartedWhereTheInitDoesNotRun(t *testing.T) {
 	dir := tree(t)
 	p, err := New(options(dir, "systemd"))

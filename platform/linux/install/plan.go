@@ -138,6 +138,9 @@ func (p *Plan) decideAll(items []item) error {
 		seen[key] = true
 		s, refusal := p.decide(it)
 		if refusal == nil {
+			if link, there := p.ownLink(it); there {
+				p.Steps = append(p.Steps, link)
+			}
 			p.Steps = append(p.Steps, s)
 			return
 		}
