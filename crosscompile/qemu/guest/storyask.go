@@ -45,10 +45,23 @@ type claims struct {
 const (
 	endpointPort = 40342
 	resource     = "https://vault.azure.net"
-	tokenPath    = "/metadata/identity/oauth2/token?api-version=2020-06-01&resource=" + resource
+	tokenPath    = "/metadata/identity/oauth2/token?api-version="
 )
 
-// storyAsk is the unprivileged program: guest story-ask [key KEY | stop].
+// flavour is one way to ask for a token.
+type flavour struct {
+	address [4]byte
+	port    int
+	host    string
+	version string
+}
+
+func arc() flavour {
+	return flavour{[4]byte{127, 0, 0, 1}, endpointPort, "localhost:40342", "2020-06-01"}
+}
+func imds() flavour { return flavour{[4]byte{169, 254, 169, 254}, 80, "169.254.169.254", "2018-02-01"} }
+
+// storyAsk is the unprivileged program: guest story-ask [key KEY | stop | imds].
 func storyAsk(args []string) int {
 	a, err := handshake(args)
 	if err != nil {
@@ -63,7 +76,14 @@ func storyAsk(args []string) int {
 
 func handshake(args []string) (answer, error) {
 	var a answer
-	r, err := get("")
+	if len(args) == 1 && args[0] == "imds" {
+		r, err := imds().get("")
+		if err != nil {
+			return a, err
+		}
+		return a, a.second(r)
+	}
+	r, err := arc().get("")
 	if err != nil {
 		return a, err
 	}
@@ -84,15 +104,20 @@ func handshake(args []string) (answer, error) {
 	case len(args) == 2 && args[0] == "key":
 		key = []byte(args[1])
 	}
-	if r, err = get(string(key)); err != nil {
+	if r, err = arc().get(string(key)); err != nil {
 		return a, err
 	}
+	return a, a.second(r)
+}
+
+// second notes the answer that has a token, or says why there is none.
+func (a *answer) second(r response) (err error) {
 	a.Second, a.Body, a.Retry = r.status, string(r.body), r.header("Retry-After")
 	if r.status == 200 {
 		a.Body = ""
 		a.Token, err = parseToken(r.body)
 	}
-	return a, err
+	return err
 }
 
 // parseToken looks into the token of a 200.
@@ -136,15 +161,15 @@ func (r response) header(name string) string {
 	return ""
 }
 
-// get asks the Arc endpoint, by hand: net/http would make this program four
-// times as large.
-func get(key string) (response, error) {
-	conn, err := dial(endpointPort)
+// get asks an endpoint by hand: net/http would make this program four times as
+// large.
+func (f flavour) get(key string) (response, error) {
+	conn, err := f.dial()
 	if err != nil {
 		return response{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	request := "GET " + tokenPath + " HTTP/1.1\r\nHost: localhost:" + strconv.Itoa(endpointPort) + "\r\nMetadata: true\r\nUser-Agent: story\r\nConnection: close\r\n"
+	request := "GET " + tokenPath + f.version + "&resource=" + resource + " HTTP/1.1\r\nHost: " + f.host + "\r\nMetadata: true\r\nUser-Agent: story\r\nConnection: close\r\n"
 	if key != "" {
 		request += "Authorization: Basic " + key + "\r\n"
 	}
@@ -164,8 +189,8 @@ func get(key string) (response, error) {
 	return response{status, string(head), body}, err
 }
 
-// dial connects to a port of 127.0.0.1; reading and writing give up after 30 s.
-func dial(number int) (*os.File, error) {
+// dial connects; reading and writing give up after 30 s.
+func (f flavour) dial() (*os.File, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -177,7 +202,7 @@ func dial(number int) (*os.File, error) {
 		}
 	}
 	if err == nil {
-		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}})
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: f.port, Addr: f.address})
 	}
 	if err != nil {
 		_ = syscall.Close(fd)

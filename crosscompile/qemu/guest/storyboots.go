@@ -138,7 +138,7 @@ func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 // answers asks without a key: in every state that is a 401 with a challenge.
 func answers() error {
-	r, err := get("")
+	r, err := arc().get("")
 	if err == nil && r.status != 401 {
 		err = fmt.Errorf("status %d: %s", r.status, r.body)
 	}

@@ -275,7 +275,7 @@ func (s *story) stop() (string, error) {
 	if took > 15*time.Second { // promised are 5 s, on a machine that is not emulated
 		return got, errors.New("it took too long")
 	}
-	if _, err := dial(endpointPort); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := arc().dial(); !errors.Is(err, syscall.ECONNREFUSED) {
 		return got, fmt.Errorf("the port: %w", err)
 	}
 	if _, err := os.Lstat("/run/postern/control.sock"); !s.plan.Handed && !errors.Is(err, os.ErrNotExist) {

@@ -29,6 +29,8 @@ func (s *story) systemd() error {
 		chapter{"journal", s.journal},
 		chapter{"exposure", s.exposure},
 		chapter{"activation", s.activation},
+		chapter{"metadata", s.metadata},
+		chapter{"mounted", s.mounted},
 		chapter{"watchdog", s.watchdog},
 	)
 }

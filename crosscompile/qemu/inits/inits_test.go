@@ -34,7 +34,7 @@ func boots(systemd bool) []boot {
 		"killed", "reload-bad", "reload", "memory", "authority-gone",
 	}
 	if systemd {
-		first = append(first, "notify", "journal", "exposure", "activation", "watchdog")
+		first = append(first, "notify", "journal", "exposure", "activation", "metadata", "mounted", "watchdog")
 	}
 	return []boot{
 		{name: "first", steps: first},
