@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		"confined":  playConfined,
 		"reader":    playReader,
 		"neighbour": playNeighbour,
+		"secluded":  playSecluded,
 		"true":      func() error { return nil },
 	}[name]
 	if !ok {

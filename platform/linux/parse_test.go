@@ -109,6 +109,7 @@ func TestClosedPeerIsUnknownAndNotRoot(t *testing.T) {
 		"listening":         {change(func(s *socket) { s.state = tcpListen }), platform.Unknown},
 		"our own end":       {change(func(s *socket) { s.local, s.remote = s.remote, s.local }), platform.Unknown},
 		"another port":      {change(func(s *socket) { s.local = netip.AddrPortFrom(s.local.Addr(), 1) }), platform.Unknown},
+		"another listener":  {change(func(s *socket) { s.remote = netip.AddrPortFrom(s.remote.Addr(), 1) }), platform.Unknown},
 		"another namespace": {change(func(s *socket) { s.uid = 65534 }), platform.Unknown},
 		"no uid":            {change(func(s *socket) { s.uid = noGroup }), platform.Unknown},
 	} {

@@ -3,11 +3,13 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -90,6 +92,47 @@ func TestCallersAreKnownByTheirAccount(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// playSecluded serves from a pid namespace of its own and says whom it sees.
+func playSecluded() error {
+	h, err := childHost(os.Getenv("BASE"))
+	if err != nil {
+		return err
+	}
+	ln, err := h.Listen(context.Background(), platform.Listener{Network: "unix", Address: filepath.Join(os.Getenv("BASE"), "s.sock")})
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	c, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	fmt.Println("peer", h.Peer(c))
+	return errors.Join(c.Close(), ln.Close())
+}
+
+// TestCallerOutsideThePidNamespaceIsNobody: the kernel has no pid for it here,
+// and whoever is not of this machine's accounts is no administrator of it.
+func TestCallerOutsideThePidNamespaceIsNobody(t *testing.T) {
+	needRoot(t)
+	base := filepath.Dir(testHost(t).dirs.State)
+	p := start(t, "secluded", func(c *exec.Cmd) {
+		c.Env = append(c.Env, "BASE="+base)
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	})
+	if got := p.line(t); got != "listening" {
+		t.Fatalf("child said %q", got)
+	}
+	c, err := net.Dial("unix", filepath.Join(base, "s.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // a test's connection
+	if got := p.line(t); got != "peer unknown" {
+		t.Errorf("it sees %q, want nobody", got)
 	}
 }
 
