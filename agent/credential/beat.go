@@ -172,7 +172,7 @@ func (d *Device) planBeat(err error) {
 	d.mu.Lock()
 	if err == nil {
 		d.beat.fails = 0
-		d.beat.at = now.Boot + lifecycle.Heartbeat(d.chance())
+		d.beat.at = now.Boot + d.nextBeat()
 		d.mu.Unlock()
 		return
 	}
@@ -195,6 +195,17 @@ func (d *Device) planBeat(err error) {
 	if !errors.Is(err, errPartly) { // said already, identity by identity
 		d.emit(e)
 	}
+}
+
+// nextBeat is the time to the heartbeat after one that was answered: where a
+// contact counts for less than usual, it comes before that one is over, or a
+// device in order would be Offline between two of them.
+func (d *Device) nextBeat() time.Duration {
+	wait := lifecycle.Heartbeat(d.chance())
+	if d.o.OfflineAfter > 0 {
+		wait = min(wait, d.o.OfflineAfter/2)
+	}
+	return wait
 }
 
 func retryAfter(err error) time.Duration {

@@ -133,7 +133,7 @@ func (d *Device) admit(ctx context.Context, o Onboarding, dev store.DeviceRecord
 	}
 	d.mu.Lock()
 	d.auth = auth
-	d.beat = beat{at: d.clock.Now().Boot + lifecycle.Heartbeat(d.chance())}
+	d.beat = beat{at: d.clock.Now().Boot + d.nextBeat()}
 	d.mu.Unlock()
 	o.step("stored: %s, protected by %s", label(identityOf(rec)), key.Protection)
 	d.withdrawDropped(ctx, auth, drop, o)

@@ -79,6 +79,21 @@ func TestID7StateIsRightAtBootAfterAnyTimeOff(t *testing.T) {
 	}
 }
 
+func TestHeartbeatComesBeforeTheContactIsOver(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.options = func(o *Options) { o.OfflineAfter = time.Minute }
+		w.on()
+		w.connect()
+		w.wait(5 * time.Minute)
+		before := len(w.seen(EventAuthorityLost))
+		w.wait(2 * time.Hour)
+		if n := len(w.seen(EventAuthorityLost)) - before; n != 0 {
+			t.Errorf("the device was Offline %d times in two hours of a good link", n)
+		}
+		w.expect(systemID, lifecycle.Connected)
+	})
+}
+
 func TestHeartbeatComesEveryFiveMinutes(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		var beats []time.Time
