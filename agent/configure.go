@@ -17,19 +17,23 @@ import (
 // loadConfig reads the configuration file under the flags. A file that was
 // named must exist; the default one may be missing.
 func (c *cli) loadConfig(more ...config.Override) (config.Config, error) {
-	path, named := c.config, c.config != ""
-	if !named {
-		path = os.Getenv("POSTERN_CONFIG")
-		named = path != ""
+	path := c.namedConfig()
+	if path != "" {
+		return c.loadFile(path, more...)
 	}
-	if !named {
-		path = defaultHost.Config
+	cfg, err := c.loadFile(defaultHost.Config, more...)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.loadFile("", more...)
 	}
-	overrides := append(c.overrides(), more...)
-	cfg, err := config.Load(path, readConfig, overrides...)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		cfg, err = config.Load("", nil, overrides...)
-	}
+	return cfg, err
+}
+
+// namedConfig is the file that somebody asked for; empty for none.
+func (c *cli) namedConfig() string { return first(c.config, os.Getenv("POSTERN_CONFIG")) }
+
+// loadFile reads one file, or the defaults without one, under the flags.
+func (c *cli) loadFile(path string, more ...config.Override) (config.Config, error) {
+	cfg, err := config.Load(path, readConfig, append(c.overrides(), more...)...)
 	if err != nil {
 		return config.Config{}, configFault(path, err)
 	}

@@ -191,7 +191,9 @@ func nameFrom(host string) string {
 }
 
 // devConfig is the configuration of a trial: everything on loopback, one
-// workload for the App Service flavour, and Arc only where its files can be made.
+// workload for the App Service flavour, and Arc only where its files can be
+// made. The file of this machine is the agent's, which may run beside it; a
+// trial reads one that is named for it.
 func (c *cli) devConfig(f devFlags, state string, root bool, m devMemory) (config.Config, error) {
 	list := append(f.overrides(), config.Override{Key: "state_dir", Value: state, Flag: "dev"})
 	if !root {
@@ -206,11 +208,14 @@ func (c *cli) devConfig(f devFlags, state string, root bool, m devMemory) (confi
 	if f.logLevel == "" {
 		list = append(list, config.Override{Key: "log_level", Value: "warn", Flag: "dev"})
 	}
-	cfg, err := c.loadConfig(list...)
+	cfg, err := c.loadFile(c.namedConfig(), list...)
 	if err != nil {
 		return cfg, err
 	}
 	if err := onlyLoopback(cfg); err != nil {
+		return cfg, err
+	}
+	if err := ownAuthority(&cfg); err != nil {
 		return cfg, err
 	}
 	cfg.Workloads = []config.Workload{{Name: "dev", Listen: m.AppService}}
@@ -226,5 +231,17 @@ func onlyLoopback(cfg config.Config) error {
 				"dev: %s is not a loopback address; dev never listens beyond this machine", address)
 		}
 	}
+	return nil
+}
+
+// ownAuthority leaves a trial no other authority than the one beside it,
+// whatever the file names for a device.
+func ownAuthority(cfg *config.Config) error {
+	plain, err := config.Load("", nil)
+	if err != nil {
+		return err
+	}
+	cfg.Authority, cfg.Token, cfg.Identities = plain.Authority, plain.Token, nil
+	cfg.Proxy, cfg.ProxyCredentialsFile, cfg.User = "", "", ""
 	return nil
 }

@@ -24,12 +24,24 @@ func (d *developer) devDirs(o *platform.Options, state string) error {
 		o.Group = ""
 		return nil
 	}
-	if !groupExists(o.Group) {
+	if d.cli.tokensDir == "" { // else the operator knows best
+		if err := d.placeTokens(o, state); err != nil {
+			return err
+		}
+	}
+	if d.cfg.Arc.Enabled && !groupExists(o.Group) {
 		d.notes = append(d.notes, "the group "+o.Group+" does not exist, so only root can read challenges: groupadd --system "+o.Group)
 		o.Group = ""
 	}
-	if d.cli.tokensDir != "" {
-		return nil // the operator knows best
+	return nil
+}
+
+// placeTokens makes the place of the challenge files, or leaves the Arc
+// flavour out where it is another's.
+func (d *developer) placeTokens(o *platform.Options, state string) error {
+	if why := d.arcTaken(state); why != "" {
+		d.leaveArc(o, why)
+		return nil
 	}
 	literal := defaultHost.TokensLiteral
 	o.TokensDir, o.TokensLiteral = filepath.Join(o.RuntimeDir, "tokens"), literal
@@ -40,7 +52,7 @@ func (d *developer) devDirs(o *platform.Options, state string) error {
 	case err != nil:
 		return err
 	case info.Mode()&fs.ModeSymlink != 0:
-		return d.useLink(o.TokensDir, literal)
+		return d.useLink(o, literal)
 	}
 	o.TokensDir = literal // a mount, or a directory that somebody prepared
 	return nil
@@ -78,16 +90,44 @@ func groupExists(name string) bool {
 	return false
 }
 
-// useLink accepts a link that an earlier trial left behind; any other belongs
-// to somebody.
-func (d *developer) useLink(target, literal string) error {
+// useLink accepts a link that an earlier trial left behind. Any other belongs
+// to somebody, such as the agent of this machine, and so does the Arc flavour.
+func (d *developer) useLink(o *platform.Options, literal string) error {
 	to, err := os.Readlink(literal)
 	if err != nil {
 		return err
 	}
-	if to == target {
-		return nil
+	switch {
+	case to == o.TokensDir:
+	case len(d.flags.listen) > 0:
+		return control.NewFault(control.ExitFailed, "token-dir-path", "sudo rm "+literal+"   # if nobody needs it", "dev: %s leads to %s, which is not this trial's", literal, to)
+	default:
+		d.leaveArc(o, literal+" leads to "+to+", which is not this trial's; if it is nobody's: sudo rm "+literal)
 	}
-	return control.NewFault(control.ExitFailed, "token-dir-path", "postern dev --state-dir DIR --tokens-dir "+to,
-		"dev: %s leads to %s, which is not this trial's", literal, to)
+	return nil
+}
+
+// arcTaken says who has the port on which clients look for the Arc flavour. A
+// trial that was given addresses is to have those, and no others.
+func (d *developer) arcTaken(state string) string {
+	if len(d.flags.listen) > 0 {
+		return ""
+	}
+	host, err := newHost(platform.Options{StateDir: state})
+	if err != nil {
+		return "" // which is said when it is needed
+	}
+	for _, address := range d.cfg.Arc.Listen {
+		if owner := host.PortOwner(address); owner != "" {
+			return address + " is held by " + owner
+		}
+	}
+	return ""
+}
+
+// leaveArc leaves the Arc flavour to whoever has it; the others need no rights
+// and nothing that is shared.
+func (d *developer) leaveArc(o *platform.Options, why string) {
+	d.cfg.Arc.Enabled, o.Group, o.TokensDir, o.TokensLiteral = false, "", "", ""
+	d.notes = append(d.notes, "the Arc flavour is not served, because "+why)
 }

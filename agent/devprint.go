@@ -47,6 +47,9 @@ func (d *developer) ready(g *graph) {
 	defer d.mu.Unlock()
 	if d.cli.json {
 		_ = d.cli.printJSON(line)
+		for _, note := range d.notes {
+			d.cli.say("note: %s", note)
+		}
 		return
 	}
 	for _, text := range d.transcript(line, st) {

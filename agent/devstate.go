@@ -51,8 +51,13 @@ type developer struct {
 	mu      sync.Mutex // one line at a time
 }
 
-func (c *cli) prepareDev(f devFlags) (*developer, error) {
+func (c *cli) prepareDev(f devFlags) (_ *developer, err error) {
 	d := &developer{cli: c, flags: f, root: platformRoot()}
+	defer func() {
+		if err != nil {
+			d.cleanUp()
+		}
+	}()
 	state, err := c.devStateDir(d.root)
 	if err != nil {
 		return nil, err
