@@ -93,7 +93,7 @@ func (c *cli) runAuthority(ctx context.Context, f *authorityFlags, a authorityAd
 	}
 	admin, err := o.host.Listen(ctx, platform.Listener{Name: "authority-admin", Network: "unix", Address: adminSocket(o.dir), Access: platform.Private})
 	if err != nil {
-		return errors.Join(listenFault(err), l.Close())
+		return errors.Join(listenFault("", err), l.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return o.authority.Serve(ctx, l) })

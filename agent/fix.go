@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"postern/agent/control"
 )
@@ -67,6 +70,29 @@ func sameFile(a, b string) bool {
 	}
 	y, err := os.Stat(b)
 	return err == nil && os.SameFile(x, y)
+}
+
+// lookInto is the command for an error that nobody has found words for: where
+// it happened, else its causes.
+func (c *cli) lookInto(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) && filepath.IsAbs(at.Path) {
+		there := at.Path
+		for _, gone := os.Lstat(there); gone != nil && there != filepath.Dir(there); _, gone = os.Lstat(there) {
+			there = filepath.Dir(there)
+		}
+		switch {
+		case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+			return "df -h " + quoted(there)
+		case errors.Is(err, syscall.EROFS):
+			return "findmnt -T " + quoted(there)
+		}
+		return "ls -ld " + quoted(there)
+	}
+	if c.verbose {
+		return c.complete("postern check")
+	}
+	return c.invocation() + " --verbose   # shows the causes"
 }
 
 // given are the flags of this invocation that command needs as well.

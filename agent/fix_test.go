@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"postern/agent/control"
@@ -45,6 +50,52 @@ func TestFixIsCompleteWithTheFlagsOfTheInvocation(t *testing.T) {
 		if got := row.c.complete(row.fix); got != row.want {
 			t.Errorf("%q\nbecame %q\nwant   %q", row.fix, got, row.want)
 		}
+	}
+}
+
+// TestEveryErrorEndsWithACommand, also those that nobody has found words for.
+func TestEveryErrorEndsWithACommand(t *testing.T) {
+	c := &cli{args: []string{"dev"}}
+	dir := t.TempDir()
+	at := func(err error) error {
+		return fmt.Errorf("store: %w", &fs.PathError{Op: "write", Path: dir + "/not/there", Err: err})
+	}
+	for fix, err := range map[string]error{
+		"df -h " + dir:      at(syscall.ENOSPC),
+		"findmnt -T " + dir: at(syscall.EROFS),
+		"ls -ld " + dir:     at(syscall.ENOTDIR),
+		"postern dev --verbose   # shows the causes": errors.New("something"),
+	} {
+		if got := c.lookInto(err); got != fix {
+			t.Errorf("%v: %q, want %q", err, got, fix)
+		}
+	}
+	c.verbose = true
+	if got := c.lookInto(errors.New("something")); got != "postern check" {
+		t.Errorf("with all causes shown: %q", got)
+	}
+}
+
+// TestCommandsNameTheProgramAsAShellFindsIt: what was unpacked is not in the path.
+func TestCommandsNameTheProgramAsAShellFindsIt(t *testing.T) {
+	for called, want := range map[string]string{
+		"postern": "postern status", "./postern": "./postern status", "/opt/my tools/postern": "'/opt/my tools/postern' status",
+		"/tmp/go-build12/b001/exe/agent": "go run ./agent status",
+	} {
+		c := &cli{called: called, args: []string{"status"}}
+		if got := c.complete("postern status"); got != want {
+			t.Errorf("called %s: %q, want %q", called, got, want)
+		}
+		if got := c.complete(control.AgainWithSudo); got != "sudo "+want {
+			t.Errorf("called %s: %q, want %q", called, got, "sudo "+want)
+		}
+	}
+	found, err := exec.LookPath("postern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (&cli{called: found}).complete("postern status"); got != "postern status" {
+		t.Errorf("called %s: %q", found, got)
 	}
 }
 

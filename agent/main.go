@@ -63,7 +63,9 @@ func (c *cli) explain(ctx context.Context, err error) int {
 	if interrupted(ctx, err) {
 		f = *control.NewFault(control.ExitInterrupted, "interrupted", c.invocation(), "interrupted before it was done")
 	}
-	f.Fix = c.complete(f.Fix)
+	if f.Fix = c.complete(f.Fix); f.Fix == "" {
+		f.Fix = c.lookInto(err)
+	}
 	if c.json {
 		if len(f.Chain) == 0 {
 			f.Chain = control.CauseChain(err)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -106,7 +108,7 @@ func (g *graph) listen(ctx context.Context) (opened listeners, err error) {
 		Name: "control", Network: "unix", Address: controlAddress(g.host.Dirs().Runtime),
 	})
 	if err != nil {
-		return opened, listenFault(err)
+		return opened, listenFault("", err)
 	}
 	return opened, nil
 }
@@ -128,7 +130,7 @@ func (g *graph) open(ctx context.Context, opened *listeners, name string, addres
 			continue
 		}
 		if err != nil {
-			return listenFault(err)
+			return listenFault(address, err)
 		}
 		opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.Flavour(name), Hosts: g.hosts(name)})
 		*serving = append(*serving, l.Addr().String())
@@ -149,7 +151,7 @@ func (g *graph) openWorkload(ctx context.Context, opened *listeners, w config.Wo
 		Name: "workload-" + w.Name, Network: network(w.Listen), Address: w.Listen, Loopback: ip != nil && ip.IsLoopback(),
 	})
 	if err != nil {
-		return listenFault(err)
+		return listenFault(w.Listen, err)
 	}
 	opened.endpoint = append(opened.endpoint, endpoint.Listener{Listener: l, Flavour: endpoint.AppService, Hosts: w.Hosts, Workload: w.Name})
 	g.serving.Workloads = append(g.serving.Workloads, w.Name+" "+l.Addr().String())
@@ -163,11 +165,22 @@ func network(address string) string {
 	return "tcp4"
 }
 
-func listenFault(err error) error {
-	if errors.Is(err, platform.ErrPortTaken) {
+func listenFault(address string, err error) error {
+	host, _, _ := net.SplitHostPort(address)
+	fix := ""
+	switch {
+	case errors.Is(err, platform.ErrPortTaken):
 		return control.NewFault(control.ExitFailed, "port-owner", "sudo systemctl stop postern   # if that is postern, else stop that program", "%w", err)
+	case errors.Is(err, fs.ErrPermission):
+		return control.NewFault(control.ExitPermission, "listen", control.AgainWithSudo, "%w", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && host == "169.254.169.254":
+		fix = "sudo ip route add local " + host + " dev lo   # the address has to be this machine's"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		fix = "ip -brief address   # the addresses of this machine"
+	default:
+		return err
 	}
-	return err
+	return control.NewFault(control.ExitFailed, "listen", fix, "%w", err)
 }
 
 // confine gives up what is not needed once everything is open.

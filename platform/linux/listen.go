@@ -84,7 +84,7 @@ func (h *Host) listenTCP(ctx context.Context, l platform.Listener, want netip.Ad
 	case want.Addr().IsLoopback() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)):
 		return nil, fmt.Errorf("listen %s: %w", l.Address, platform.ErrNoFamily)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listen %s: %w; fix: ip route add local %s dev lo", l.Address, unix.EADDRNOTAVAIL, want.Addr())
+		return nil, fmt.Errorf("listen %s: %w", l.Address, unix.EADDRNOTAVAIL)
 	}
 	return nil, err
 }
