@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,7 @@ import (
 	"postern/agent/authority/site"
 	"postern/agent/config"
 	"postern/agent/control"
+	"postern/agent/credential"
 	"postern/agent/lifecycle"
 	"postern/platform"
 )
@@ -29,7 +31,7 @@ func (c *cli) devVerb() *cobra.Command {
 	var f devFlags
 	long, example := manual("Try it out: a site authority and the agent in one process on loopback, enrolled with each other, with one user-assigned identity besides. "+
 		"As root all flavours are served; otherwise the App Service and IMDS flavours, which need no files and no rights.",
-		[]string{"postern dev", "sudo postern dev --user-assigned telemetry --state-dir /var/tmp/try"}, "0 stopped; 1 an address is taken; 7 permission")
+		[]string{"postern dev", "sudo postern dev --user-assigned telemetry --state-dir /var/tmp/try"}, "0 stopped; 1 an address is taken; 2 usage; 4 --offline, and nothing was saved yet; 7 permission")
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Site authority and agent in one process, on loopback", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), f) },
@@ -43,6 +45,12 @@ func (c *cli) devVerb() *cobra.Command {
 // dev is the whole of Postern in one process. Nothing about it is weaker than
 // in production but that everything is on loopback: same checks, same files.
 func (c *cli) dev(ctx context.Context, f devFlags) error {
+	for _, name := range f.users {
+		if !siteName.MatchString(name) {
+			return control.NewFault(control.ExitUsage, "usage", "postern dev --user-assigned telemetry",
+				"dev: --user-assigned is %q, want 1 to 64 letters, digits, '.', '_' or '-', a letter or digit at both ends", name)
+		}
+	}
 	d, err := c.prepareDev(f)
 	if err != nil {
 		return err
@@ -57,6 +65,9 @@ func (c *cli) dev(ctx context.Context, f devFlags) error {
 		return err
 	}
 	g.workloadSecrets = d.secrets
+	if rec, enrolled := g.device.Enrolment(); enrolled {
+		d.memory.Authority = strings.TrimPrefix(rec.AuthorityURL, "https://") // it has to be found there again
+	}
 	authority, err := d.openAuthority(ctx, group)
 	if err == nil {
 		err = d.enroll(ctx, g, authority)
@@ -65,14 +76,26 @@ func (c *cli) dev(ctx context.Context, f devFlags) error {
 		return errors.Join(err, g.close())
 	}
 	group.Go(func() error {
-		err := g.serve(ctx, func() { d.ready(g) })
-		return errors.Join(err, context.Canceled) // the authority ends with the agent
+		if err := g.serve(ctx, func() { d.ready(g) }); err != nil {
+			return d.portFault(err)
+		}
+		return context.Canceled // the authority ends with the agent
 	})
 	err = group.Wait()
 	if authority != nil {
 		err = errors.Join(withoutCancel(err), authority.Close())
 	}
 	return withoutCancel(err)
+}
+
+// portFault is for an address that was free when this trial began, and is
+// remembered since.
+func (d *developer) portFault(err error) error {
+	f := control.AsFault(err)
+	if f.ID != "port-owner" {
+		return err
+	}
+	return control.NewFault(f.Exit, f.ID, "rm "+quoted(d.memoryPath())+"   # the next start chooses other addresses; or stop that program", "dev: %w", err)
 }
 
 func withoutCancel(err error) error {
@@ -105,7 +128,7 @@ func (d *developer) openAuthority(ctx context.Context, group *errgroup.Group) (*
 	}
 	l, err := d.host.Listen(ctx, platform.Listener{Name: "authority", Network: network(d.memory.Authority), Address: d.memory.Authority, Loopback: true})
 	if err != nil {
-		return nil, control.NewFault(control.ExitFailed, "port-owner", "postern dev --state-dir ANOTHER", "dev: the authority beside it: %w", err)
+		return nil, control.NewFault(control.ExitFailed, "port-owner", "postern dev --state-dir DIR   # another trial; or stop that program", "dev: the authority beside it: %w", err)
 	}
 	if d.memory.Authority = l.Addr().String(); d.save() != nil {
 		d.log.Warn("the authority's address is not remembered", "path", d.memoryPath())
@@ -159,9 +182,18 @@ func (d *developer) enroll(ctx context.Context, g *graph, a *site.Authority) err
 	return d.sync(ctx, g)
 }
 
-// sync fetches the identities that were assigned just now.
+// sync fetches the identities that were assigned just now. Without a kernel
+// that knows the time the authority has to confirm it first, once a boot. A
+// state that allows nothing is served and shown, like that of any agent.
 func (d *developer) sync(ctx context.Context, g *graph) error {
-	if err := g.device.Sync(ctx); err != nil {
+	g.Probe(ctx)
+	err := g.device.Sync(ctx)
+	var p *credential.Problem
+	if errors.As(err, &p) && p.State != 0 {
+		d.notes = append(d.notes, err.Error()+"; to begin anew: rm -r "+quoted(g.host.Dirs().State))
+		return nil
+	}
+	if err != nil {
 		return upstreamFault("dev", err)
 	}
 	return nil
@@ -181,10 +213,13 @@ func machineName() string {
 	return nameFrom(name)
 }
 
+// siteName is what a site authority takes for a name.
+var siteName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+
 // nameFrom is the host name, or "device" where the authority would not take it:
 // Linux calls a host that was given none "(none)".
 func nameFrom(host string) string {
-	if !regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`).MatchString(host) {
+	if !siteName.MatchString(host) {
 		return "device"
 	}
 	return host

@@ -45,3 +45,46 @@ func TestTrialStandsBesideTheAgentOfThisMachine(t *testing.T) {
 	}
 	trial.stop(t)
 }
+
+// TestTrialThatWasKilledStartsAgain: the clock of this boot has to be confirmed
+// anew where no kernel steers it, and the authority to be found where it was.
+func TestTrialThatWasKilledStartsAgain(t *testing.T) {
+	arc, release, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	dir := platformtest.Dir(t)
+	start := func() *process {
+		trial := begin(t, nil, "dev", "--json", "--state-dir", filepath.Join(dir, "trial"),
+			"--tokens-dir", filepath.Join(dir, "tokens"), "--listen", arc+","+onIPv6(arc))
+		trial.says(t, `{"ready":true,`)
+		return trial
+	}
+	killed := start()
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-killed.ended
+	if err := os.Remove(filepath.Join(dir, "trial", "dev.json")); err != nil {
+		t.Fatal(err)
+	}
+	again := start()
+	if strings.Contains(again.text(), "note: sync") {
+		t.Errorf("it said: %s", again.text())
+	}
+	again.stop(t)
+}
+
+// TestTrialRefusesNamesBeforeItMakesAnything keeps a typing error from leaving
+// half a trial.
+func TestTrialRefusesNamesBeforeItMakesAnything(t *testing.T) {
+	dir := filepath.Join(platformtest.Dir(t), "trial")
+	trial := begin(t, nil, "dev", "--state-dir", dir, "--user-assigned", "a b")
+	if code := trial.exit(t); code != 2 || !strings.Contains(trial.text(), "fix: postern dev --user-assigned telemetry") {
+		t.Errorf("exit code %d: %s", code, trial.text())
+	}
+	if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s was made: %v", dir, err)
+	}
+}

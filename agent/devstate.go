@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -64,7 +65,7 @@ func (c *cli) prepareDev(f devFlags) (_ *developer, err error) {
 	}
 	c.stateDir = state                                              // so that the commands in fix lines look there
 	if err := os.MkdirAll(filepath.Dir(state), 0o755); err != nil { //nolint:gosec // parents of a state directory are public
-		return nil, accessFault("state-dir-access", err)
+		return nil, placeFault(state, err)
 	}
 	if err := d.recall(state); err != nil {
 		return nil, err
@@ -110,20 +111,30 @@ func (c *cli) devStateDir(root bool) (string, error) {
 	return filepath.Join(base, "postern-dev"), nil
 }
 
+// placeFault words why there can be no trial in this directory.
+func placeFault(state string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return accessFault("state-dir-access", err)
+	}
+	return control.NewFault(control.ExitFailed, "state-dir", "postern dev --state-dir DIR   # one that can be made", "dev: the state directory %s: %w", state, err)
+}
+
 func (d *developer) memoryPath() string { return filepath.Join(d.cfg.StateDir, "dev.json") }
 
 func (d *developer) recall(state string) error {
 	d.memory = devMemory{Authority: "127.0.0.1:0", IMDS: devIMDS, AppService: devAppService}
-	raw, err := os.ReadFile(filepath.Join(state, "dev.json"))
+	path := filepath.Join(state, "dev.json")
+	raw, err := os.ReadFile(path)
 	switch {
-	case err == nil:
-		err = json.Unmarshal(raw, &d.memory)
 	case errors.Is(err, fs.ErrNotExist):
 		// Only a first start may choose: later the variables are in use.
 		d.memory.IMDS, d.memory.AppService = freeOr(d.memory.IMDS), freeOr(d.memory.AppService)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return control.NewFault(control.ExitFailed, "dev-memory", "rm "+filepath.Join(state, "dev.json"), "dev: %w", err)
+	case err != nil:
+		return placeFault(state, err)
+	default:
+		if err := json.Unmarshal(raw, &d.memory); err != nil {
+			return control.NewFault(control.ExitFailed, "dev-memory", "rm "+quoted(path)+"   # the next start makes another", "dev: %s: %w", path, err)
+		}
 	}
 	if d.memory.Secret == "" {
 		raw := make([]byte, 32)
@@ -153,6 +164,9 @@ func (d *developer) save() error {
 	raw, err := json.Marshal(d.memory) //nolint:gosec // into a private file
 	if err != nil {
 		return err
+	}
+	if there, err := os.ReadFile(d.memoryPath()); err == nil && bytes.Equal(there, raw) {
+		return nil // also where nothing can be written
 	}
 	return d.host.WriteFile(d.memoryPath(), raw, platform.Private)
 }
