@@ -114,6 +114,31 @@ func TestComplaintsOfAKernelAreSeen(t *testing.T) {
 	}
 }
 
+// TestConsoleIsKeptWhereSomebodyWantsToReadIt: also that of a machine that did well.
+func TestConsoleIsKeptWhereSomebodyWantsToReadIt(t *testing.T) {
+	dir, kept := filepath.Join(t.TempDir(), "pqemu-17"), filepath.Join(t.TempDir(), "consoles")
+	t.Setenv(consoles, kept)
+	for range 2 { // a folder that is gone is nobody's console
+		vm := &VM{dir: dir, job: "systemd-arm64-first", lines: newQueue(), done: make(chan struct{}), kill: func() {}}
+		if _, err := os.Stat(kept); err != nil {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(vm.Console(), []byte("it boots"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		vm.lines.close()
+		close(vm.done)
+		if err := vm.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(kept, "systemd-arm64-first-17.log")); err != nil || string(got) != "it boots" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestDownloadWithAnotherSumIsRefused changes one bit.
 func TestDownloadWithAnotherSumIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.deb")

@@ -33,6 +33,7 @@ type Mount = port.Mount
 // VM is a running machine. Its methods may be called from any goroutine.
 type VM struct {
 	dir   string
+	job   string
 	lines *queue
 	done  chan struct{} // QEMU has ended and everything that the guest said was read
 	kill  context.CancelFunc
@@ -72,7 +73,7 @@ func Start(ctx context.Context, s Spec) (*VM, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	vm := &VM{dir: dir, lines: newQueue(), done: make(chan struct{}), kill: cancel}
+	vm := &VM{dir: dir, job: s.Job, lines: newQueue(), done: make(chan struct{}), kill: cancel}
 	cmd := exec.CommandContext(ctx, program, s.args(dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var words bytes.Buffer
@@ -182,12 +183,26 @@ func (vm *VM) Kill() {
 	<-vm.done
 }
 
-// Close kills the machine and removes its folder.
+// consoles names a folder in which every machine's console is kept.
+const consoles = "POSTERN_CONSOLES"
+
+// Close kills the machine, keeps its console where somebody wants to read it,
+// and removes its folder.
 func (vm *VM) Close() error {
 	vm.Kill()
 	for range vm.lines.out { // lets its goroutine end
 	}
-	return os.RemoveAll(vm.dir)
+	return errors.Join(vm.keep(os.Getenv(consoles)), os.RemoveAll(vm.dir))
+}
+
+// keep copies the console to dir, under the job's name and the machine's.
+func (vm *VM) keep(dir string) error {
+	content, err := os.ReadFile(vm.Console())
+	if dir == "" || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	name := vm.job + strings.TrimPrefix(filepath.Base(vm.dir), "pqemu") + ".log"
+	return errors.Join(err, os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), content, 0o644))
 }
 
 // Spent is the processor time that the machine took, known once it has ended.
