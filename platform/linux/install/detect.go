@@ -31,12 +31,8 @@ func Detect(dir string) Found {
 
 // detectRunning asks process 1. OpenRC is not process 1 but is started by it.
 func detectRunning(r *root) Found {
-	for _, sign := range []struct{ path, init string }{
-		{"/run/systemd/system", "systemd"}, {"/run/openrc/softlevel", "openrc"},
-	} {
-		if f, err := r.look(sign.path); err == nil && f != nil {
-			return Found{sign.init, sign.path, true}
-		}
+	if f := detectSign("/run"); f.Init != "" {
+		return f
 	}
 	comm, err := os.ReadFile("/proc/1/comm")
 	if err != nil {
@@ -60,6 +56,19 @@ func detectRunning(r *root) Found {
 		return Found{"inittab", evidence + ", and /etc/inittab is System V's", true}
 	}
 	return Found{"", evidence, false}
+}
+
+// detectSign looks for what an init system leaves in run to be known by. Nothing
+// is gone through, so the modes of the way do not count: OpenRC gives its
+// directory to its group.
+func detectSign(run string) Found {
+	for _, sign := range []struct{ path, init string }{{"systemd/system", "systemd"}, {"openrc/softlevel", "openrc"}} {
+		path := filepath.Join(run, sign.path)
+		if _, err := os.Lstat(path); err == nil {
+			return Found{sign.init, path, true}
+		}
+	}
+	return Found{}
 }
 
 // isSysV reports whether init is that of System V: its inittab has run levels.

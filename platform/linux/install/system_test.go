@@ -40,3 +40,18 @@ func TestEndStopsTheAgentsOfOneProgramAlone(t *testing.T) {
 	default:
 	}
 }
+
+// TestOpenRCIsFoundByWhatItLeaves: its directory can be written by its group,
+// and beside it runs busybox, whose line in /etc/inittab it does not look at.
+func TestOpenRCIsFoundByWhatItLeaves(t *testing.T) {
+	run := t.TempDir()
+	if f := detectSign(run); f.Init != "" {
+		t.Errorf("nothing is there, and %s was found", f.Init)
+	}
+	must(t, os.Mkdir(filepath.Join(run, "openrc"), 0o775))
+	must(t, os.Chmod(filepath.Join(run, "openrc"), 0o775)) //nolint:gosec // as OpenRC has it
+	must(t, os.WriteFile(filepath.Join(run, "openrc/softlevel"), []byte("default"), 0o600))
+	if f := detectSign(run); f.Init != "openrc" || !f.Running {
+		t.Errorf("found %+v", f)
+	}
+}
