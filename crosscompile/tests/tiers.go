@@ -65,8 +65,8 @@ func tiers() []tier {
 			steps: []step{goTest("simulation", "agent", "-run", "Sim|Lives|Life", "-sim.seeds=2000", "-timeout", "170m", ".")},
 		},
 		{
-			name: "crash", what: "10,000 simulated power cuts, 1,000 kills and 5,000 damaged files (at most 2 h)", limit: 2 * time.Hour, packages: basics(),
-			steps: []step{goTest("crash", "store", "-run", "PowerCut|Killed|Damaged", "-store.images=10000", "-store.kills=1000", "-store.damage=5000", "-timeout", "110m", ".")},
+			name: "crash", what: "10,000 simulated power cuts, 1,000 kills, 5,000 damaged files and 10,000 flipped bits (at most 2 h)", limit: 2 * time.Hour, packages: basics(),
+			steps: []step{goTest("crash", "store", "-run", "PowerCut|Killed|Damaged|FlippedBit", "-store.images=10000", "-store.kills=1000", "-store.damage=5000", "-timeout", "110m", ".")},
 		},
 		{
 			name: "powercut", what: "the power of a machine is cut: 1,300 crash points, 60 kills, ext4 and f2fs, flash costs; as root (about 20 min)", limit: 2 * time.Hour,
