@@ -63,7 +63,7 @@ func olderKernels(t *testing.T, run func(t *testing.T, open func(t *testing.T) p
 	}
 }
 
-func TestHostKeepsTheContractOnEveryKernel(t *testing.T) {
+func TestOS10HostKeepsTheContractOnEveryKernel(t *testing.T) {
 	olderKernels(t, platformtest.Run)
 }
 
