@@ -28,6 +28,7 @@ func TestSealedValueOpensOnlyWhereItWasPut(t *testing.T) {
 	for name, open := range map[string]func() error{
 		"another key":        func() error { _, _, err := s.open(place{"token", "b"}, sealed); return err },
 		"another bucket":     func() error { _, _, err := s.open(place{"tokens", "a"}, sealed); return err },
+		"one as long":        func() error { _, _, err := s.open(place{"taken", "a"}, sealed); return err },
 		"border moved":       func() error { _, _, err := s.open(place{"toke", "na"}, sealed); return err },
 		"another file":       func() error { _, _, err := otherFile.open(p, sealed); return err },
 		"another kind":       func() error { _, _, err := testSealer(t, testKey(t), "cache").open(p, sealed); return err },

@@ -145,6 +145,15 @@ func hardLinks(t *testing.T, s suite) {
 	wantAccess(t, err)
 	wantAccess(t, s.WriteFile(file, []byte("new"), platform.Private))
 	wantContent(t, s.path("other"), "secret")
+
+	dir, d := s.held(t)
+	must(t, d.Create("a.key", nil))
+	must(t, os.Link(filepath.Join(dir, "a.key"), s.path("a second name")))
+	entries, err := d.Names()
+	must(t, err)
+	if len(entries) != 1 || entries[0].Ours {
+		t.Errorf("entries are %+v, want one that is not ours alone", entries)
+	}
 }
 
 // oddTypes also proves that a fifo without a writer does not block.
