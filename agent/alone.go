@@ -34,11 +34,22 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	if err := c.becomeUser(ctx, host, cfg); err != nil {
 		return err
 	}
+	harden(host, log)
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
 	if err != nil {
 		return err
 	}
 	return errors.Join(do(ctx, g), g.close())
+}
+
+// harden is for every process that reads keys, before it does. The result is
+// what could be reached.
+func harden(host platform.Host, log *slog.Logger) string {
+	level, err := host.Harden()
+	if err != nil {
+		log.Info("hardening is incomplete", "level", level, "reason", err)
+	}
+	return level
 }
 
 // stateAccount is the account that install made, where the state is its own:

@@ -101,6 +101,7 @@ func (c *cli) openAuthority(ctx context.Context, f *authorityFlags, at authority
 	if err := host.Secure(dir, platform.Private); err != nil {
 		return nil, accessFault("state-dir-access", err)
 	}
+	harden(host, log)
 	g := &graph{cfg: cfg, host: host, log: log}
 	a, err := site.Open(ctx, dir, site.Options{
 		URL: at.url, Names: at.names, CertificateLife: at.life, Store: g.storeOptions(plan{cfg: cfg, host: host, log: log, verify: verifyChild}), Log: log, Version: version, Built: builtAt(),

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -72,6 +73,24 @@ func TestAuthorityListensByTheRulesOfThePlatform(t *testing.T) {
 	if raw, err := os.ReadFile("/proc/sys/net/mptcp/enabled"); err == nil && string(raw) == "1\n" && !speaksMPTCP(t, other.Addr().String()) {
 		t.Error("this test would not notice MPTCP")
 	}
+}
+
+// TestAuthorityKeepsItsMemory: it holds the keys of every device's root (T16).
+func TestAuthorityKeepsItsMemory(t *testing.T) {
+	address, release, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	ca := begin(t, nil, "authority", "run", "--dir", filepath.Join(platformtest.Dir(t), "ca"), "--listen", address)
+	ca.says(t, "site authority on https://"+address)
+	for file, want := range map[string]string{"limits": "Max core file size        0                    0 ", "status": "NoNewPrivs:\t1\n"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", ca.Process.Pid, file))
+		if err != nil || !strings.Contains(string(text), want) && !(raced && file == "status") {
+			t.Errorf("%s does not say %q, %v", file, want, err)
+		}
+	}
+	ca.stop(t)
 }
 
 func speaksMPTCP(t *testing.T, address string) bool {

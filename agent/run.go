@@ -96,10 +96,7 @@ func (c *cli) runAgent(ctx context.Context, cfg config.Config, f runFlags) error
 	if err := c.becomeUser(ctx, host, cfg); err != nil {
 		return err
 	}
-	level, err := host.Harden()
-	if err != nil {
-		log.Info("hardening is incomplete", "level", level, "reason", err)
-	}
+	level := harden(host, log)
 	g, err := build(ctx, plan{cfg: cfg, host: host, log: log, mode: "run", verify: verifyChild, build: builtAt()})
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		log.Info("told to stop before it was ready", "reason", err)
