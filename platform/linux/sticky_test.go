@@ -49,3 +49,22 @@ func TestStickyParentsAreForTrialsOnly(t *testing.T) {
 		})
 	}
 }
+
+func TestCureOfAParentThatOthersCanWriteCanBePasted(t *testing.T) {
+	for _, test := range []struct {
+		path string
+		mode uint32
+		want string
+	}{
+		{"/tmp", 0o1777, "mkdir -m 0700 /var/lib/postern   # and use that: nothing below /tmp is safe from others"},
+		{"/srv", 0o0777, "chmod go-w /srv"},
+		{"/var/lib", 0o1777, "chmod go-w /var/lib"},
+		{"/var/library", 0o1777, "mkdir -m 0700 /var/lib/postern   # and use that: nothing below /var/library is safe from others"},
+	} {
+		n := &node{path: test.path}
+		n.st.Mode = test.mode
+		if got := fixWritable(n); got != test.want {
+			t.Errorf("%s, mode %04o: %q, want %q", test.path, test.mode, got, test.want)
+		}
+	}
+}

@@ -168,9 +168,10 @@ func (h *Host) parentSafe(n *node) error {
 }
 
 // fixWritable is the cure for a parent that others may write. Nobody should
-// take the write bits of a shared directory away.
+// take the write bits of a shared directory away; one above our own place, as a
+// tmpfs with the mode that it has by default, is not meant to be shared.
 func fixWritable(n *node) string {
-	if n.st.Mode&unix.S_ISVTX != 0 {
+	if n.st.Mode&unix.S_ISVTX != 0 && !strings.HasPrefix(DefaultStateDir, n.path+"/") {
 		return "mkdir -m 0700 " + DefaultStateDir + "   # and use that: nothing below " + n.path + " is safe from others"
 	}
 	return "chmod go-w " + n.path
