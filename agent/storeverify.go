@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +24,7 @@ func (c *cli) storeVerb() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	long, example := manual("Check a database file without changing it. The agent does this in a process of its own before it opens a file.",
-		[]string{"sudo postern store verify /var/lib/postern/identity.db", "postern store verify ./cache.db"}, "0 sound; 1 damaged or not a database")
+		[]string{"sudo postern store verify /var/lib/postern/identity.db", "postern store verify ./cache.db"}, "0 sound; 1 damaged, not a database, or in use; 7 permission")
 	parent.AddCommand(&cobra.Command{
 		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,13 +33,25 @@ func (c *cli) storeVerb() *cobra.Command {
 			if werr := store.WriteVerdict(c.stdout, err); werr != nil {
 				return werr
 			}
-			if err != nil {
-				return control.NewFault(control.ExitFailed, "store-verify", "postern status   # says what the agent did about it", "%w", err)
-			}
-			return nil
+			return verifyFault(args[0], err)
 		},
 	})
 	return parent
+}
+
+func verifyFault(path string, err error) error {
+	exit, fix := control.ExitFailed, "postern status   # says what the agent did about it"
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		exit, fix = control.ExitPermission, control.AgainWithSudo
+	case errors.Is(err, fs.ErrNotExist):
+		fix = "ls -l " + quoted(filepath.Dir(path))
+	case errors.Is(err, store.ErrLocked):
+		fix = "postern check --only store-verify   # asks the agent, which has it open"
+	}
+	return control.NewFault(exit, "store-verify", fix, "%w", err)
 }
 
 // verifyChild checks a database in a process of its own, because a damaged
