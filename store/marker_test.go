@@ -55,7 +55,12 @@ func TestMissingMarkerIsAnAnswerAndAHugeOneIsNot(t *testing.T) {
 	if m, err := readMarker(path, o); m != nil || err != nil {
 		t.Fatalf("got %v, %v, want nothing", m, err)
 	}
-	must(t, os.WriteFile(path, make([]byte, markerLimit+1), 0o600))
+	huge := marker{State: markerPresent, Generation: 1, Identities: []markedIdentity{{Name: strings.Repeat("x", markerLimit)}}}
+	text := value(huge.encode())(t) // which is otherwise right
+	if _, err := decodeMarker(text); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.WriteFile(path, text, 0o600))
 	_, err := readMarker(path, o)
 	wantError(t, err, ErrDamaged)
 }
