@@ -7,8 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+
+	"postern/agent/control"
 )
 
 // TestWorkloadAnswersToTheNamesOfItsTable: a container asks for the machine by
@@ -41,6 +46,35 @@ func TestWorkloadAnswersToTheNamesOfItsTable(t *testing.T) {
 		}
 	}
 	agent.stop(t)
+}
+
+// TestAddressThatIsNotHereIsSaidWithWhatToDo plays it in a network namespace
+// that has loopback alone. A local route for a bridge's address would keep the
+// bridge from ever working.
+func TestAddressThatIsNotHereIsSaidWithWhatToDo(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not run: a network namespace needs root; the tier of root plays this")
+	}
+	for table, want := range map[string]string{
+		"[[workload]]\nname = \"web\"\nlisten = \"172.17.0.1:40400\"\n": "fix: ip -br address",
+		"[imds]\nenabled = true\n":                                      "fix: sudo ip route add local 169.254.169.254/32 dev lo",
+	} {
+		p := newPlace(t)
+		p.append(t, table)
+		agent := begin(t, func(cmd *exec.Cmd) {
+			p.use(cmd)
+			shell, err := exec.LookPath("sh")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Args = []string{"sh", "-c", "ip link set lo up && exec \"$0\" run", cmd.Path}
+			cmd.Path = shell
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		})
+		if code, said := agent.exit(t), agent.text(); code != control.ExitFailed || !strings.Contains(said, want) || !strings.Contains(said, "no device of this machine has the address") {
+			t.Errorf("exit code %d: %s\nwant %q", code, said, want)
+		}
+	}
 }
 
 // TestInstanceShowsTheMachineAsItsAuthorityKnowsIt compares the document with

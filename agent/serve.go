@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -167,20 +166,18 @@ func network(address string) string {
 
 func listenFault(address string, err error) error {
 	host, _, _ := net.SplitHostPort(address)
-	fix := ""
+	fix := "ip -br address   # start what makes the address, such as a container's bridge, or listen on another"
 	switch {
 	case errors.Is(err, platform.ErrPortTaken):
 		return control.NewFault(control.ExitFailed, "port-owner", "sudo systemctl stop postern   # if that is postern, else stop that program", "%w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return control.NewFault(control.ExitPermission, "listen", control.AgainWithSudo, "%w", err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL) && host == "169.254.169.254":
-		fix = "sudo ip route add local " + host + " dev lo   # the address has to be this machine's"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		fix = "ip -brief address   # the addresses of this machine"
-	default:
+	case !errors.Is(err, platform.ErrNoAddress):
 		return err
+	case host == "169.254.169.254":
+		fix = "sudo ip route add local 169.254.169.254/32 dev lo   # where systemd's postern-imds.socket does not"
 	}
-	return control.NewFault(control.ExitFailed, "listen", fix, "%w", err)
+	return control.NewFault(control.ExitFailed, "no-address", fix, "%w", err)
 }
 
 // confine gives up what is not needed once everything is open.

@@ -115,6 +115,9 @@ func (e *AccessError) Unwrap() error { return ErrAccess }
 // The message names the owner's uid and pid where they are visible.
 var ErrPortTaken = errors.New("address already in use")
 
+// ErrNoAddress is wrapped by Listen when no device of this machine has the address.
+var ErrNoAddress = errors.New("no device of this machine has the address")
+
 // Listener says what to listen on.
 type Listener struct {
 	// Name is the name under which an init system may hand the socket over:

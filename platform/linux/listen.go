@@ -24,7 +24,8 @@ const loopbackDevice = "lo"
 // kernel before 5.7, where the bind takes a capability, let off with a warning.
 //
 // Errors: platform.ErrPortTaken, naming the owner where it is visible;
-// platform.ErrNoFamily for a loopback address that this machine does not have.
+// platform.ErrNoFamily for a loopback address that this machine does not have,
+// platform.ErrNoAddress for any other.
 func (h *Host) Listen(ctx context.Context, l platform.Listener) (net.Listener, error) {
 	if l.Network == "unix" {
 		return h.listenUnix(ctx, l)
@@ -84,7 +85,7 @@ func (h *Host) listenTCP(ctx context.Context, l platform.Listener, want netip.Ad
 	case want.Addr().IsLoopback() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)):
 		return nil, fmt.Errorf("listen %s: %w", l.Address, platform.ErrNoFamily)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listen %s: %w", l.Address, unix.EADDRNOTAVAIL)
+		return nil, fmt.Errorf("listen %s: %w: %w", l.Address, platform.ErrNoAddress, unix.EADDRNOTAVAIL)
 	}
 	return nil, err
 }

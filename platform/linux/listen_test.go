@@ -185,7 +185,7 @@ func TestMissingFamilyIsToldApart(t *testing.T) {
 	for _, test := range []struct {
 		address string
 		want    error
-	}{{"[::1]:40342", platform.ErrNoFamily}, {"169.254.169.254:80", unix.EADDRNOTAVAIL}} {
+	}{{"[::1]:40342", platform.ErrNoFamily}, {"169.254.169.254:80", platform.ErrNoAddress}, {"172.17.0.1:40400", platform.ErrNoAddress}} {
 		isolated(t, func(h *Host) error { // where lo is down and has no address
 			network := "tcp6"
 			if test.address[0] != '[' {

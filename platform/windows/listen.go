@@ -60,6 +60,8 @@ func (h *Host) Listen(ctx context.Context, l platform.Listener) (net.Listener, e
 		return nil, fmt.Errorf("listen %s: %w by %s", l.Address, platform.ErrPortTaken, owner)
 	case want.Addr().IsLoopback() && (errors.Is(err, windows.WSAEADDRNOTAVAIL) || errors.Is(err, windows.WSAEAFNOSUPPORT)):
 		return nil, fmt.Errorf("listen %s: %w", l.Address, platform.ErrNoFamily)
+	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen %s: %w: %w", l.Address, platform.ErrNoAddress, windows.WSAEADDRNOTAVAIL)
 	}
 	return nil, err
 }
