@@ -32,6 +32,7 @@ type registrar interface {
 	CreateClaim(context.Context, site.ClaimRequest) (site.Claim, error)
 	CreateIdentity(ctx context.Context, name, group string) (site.Identity, error)
 	DeleteIdentity(ctx context.Context, name string, force bool) error
+	DisableIdentity(ctx context.Context, name string, disabled bool) error
 	Assign(ctx context.Context, identity, machine string) error
 	RenewAssignment(ctx context.Context, identity, machine string) error
 	Unassign(ctx context.Context, identity, machine string) error
@@ -168,9 +169,7 @@ func (e *notOurs) Unwrap() error { return e.cause }
 func authorityFault(err error) error {
 	var worded *control.Fault
 	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &worded):
+	case err == nil || errors.As(err, &worded):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		return control.NewFault(control.ExitTimeout, "timeout", "sudo postern authority status", "authority: it does not answer within %s", usualWait)
@@ -178,6 +177,10 @@ func authorityFault(err error) error {
 		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list", "authority: %w", err)
 	case errors.Is(err, site.ErrExists):
 		return control.NewFault(control.ExitFailed, "exists", "sudo postern authority identity list; sudo postern authority machine list", "authority: %w", err)
+	case errors.Is(err, site.ErrAssigned):
+		return control.NewFault(control.ExitFailed, "assigned", "sudo postern authority identity delete NAME --force   # takes it from its machines, too", "authority: %w", err)
+	case errors.Is(err, site.ErrTooMany):
+		return control.NewFault(control.ExitFailed, "too-many", "sudo postern authority audit   # it says who made them", "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority --help", "authority: %w", err)
 	}

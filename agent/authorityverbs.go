@@ -56,7 +56,7 @@ func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				claim, err := r.CreateClaim(ctx, req)
 				if errors.Is(err, site.ErrExists) {
-					return control.NewFault(control.ExitFailed, "exists", "sudo postern authority claim "+quoted(args[0])+" --reonboard   # gives it a new key", "authority: %w", err)
+					return control.NewFault(control.ExitFailed, "exists", "sudo postern authority claim "+quoted(args[0])+" --reonboard   # the same identity, a new key", "authority: %w", err)
 				}
 				if err != nil {
 					return err
@@ -131,7 +131,14 @@ func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
 			return args[0] + " is assigned to " + args[1] + "; it is there within 5 minutes", r.Assign(ctx, args[0], args[1])
 		})
 	assign.Flags().BoolVar(&renew, "renew", false, "let a lapsed certificate be fetched again")
+	disable := func(use, short, said string, disabled bool) *cobra.Command {
+		return c.plainVerb(f, underAuthority{"identity", use}, short, 1, func(ctx context.Context, r registrar, args []string) (string, error) {
+			return args[0] + said, r.DisableIdentity(ctx, args[0], disabled)
+		})
+	}
 	parent.AddCommand(create, remove, assign,
+		disable("disable NAME", "Refuse an identity tokens and certificates, on every machine", " gets no more tokens; those that are out live on, at most 24 h", true),
+		disable("enable NAME", "Let a disabled identity have them again", " may have tokens again", false),
 		c.plainVerb(f, underAuthority{"identity", "unassign NAME MACHINE"}, "Take an identity from a machine; its certificates there are revoked at once", 2,
 			func(ctx context.Context, r registrar, args []string) (string, error) {
 				return args[0] + " is no longer on " + args[1], r.Unassign(ctx, args[0], args[1])
@@ -139,7 +146,11 @@ func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
 		c.listVerb(f, "identity", "List identities", func(ctx context.Context, r registrar) ([]row, error) {
 			list, err := r.Identities(ctx)
 			return rowsOf(list, func(id site.Identity) string {
-				return strings.Join([]string{id.Kind, id.Name, "client_id=" + id.ClientID, "on " + strings.Join(orNone(id.Machines), ",")}, "  ")
+				line := []string{id.Kind, id.Name, "client_id=" + id.ClientID, "on " + strings.Join(orNone(id.Machines), ",")}
+				if id.Disabled {
+					line = append(line, "disabled")
+				}
+				return strings.Join(line, "  ")
 			}), err
 		}))
 	return parent

@@ -138,7 +138,7 @@ func (a *Authority) DeleteIdentity(ctx context.Context, name string, force bool)
 			return err
 		}
 		if len(on) > 0 && !force {
-			return fmt.Errorf("identity %q: %w to %d machines (%s is one)", i.Name, ErrAssigned, len(on), on[0].Name)
+			return fmt.Errorf("identity %q: %w to %s", i.Name, ErrAssigned, andMore(on))
 		}
 		for _, m := range on {
 			if err := t.unassign(m, i, "identity deleted"); err != nil {
@@ -152,6 +152,14 @@ func (a *Authority) DeleteIdentity(ctx context.Context, name string, force bool)
 		}
 		return save(t, bucketIdentity, i.ClientID, i)
 	})
+}
+
+// andMore names one machine, and how many others there are.
+func andMore(on []machineRecord) string {
+	if len(on) == 1 {
+		return on[0].Name
+	}
+	return fmt.Sprintf("%s and %d more", on[0].Name, len(on)-1)
 }
 
 // DisableIdentity stops an identity of either kind from getting tokens and
