@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -48,14 +49,15 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	s := e.Op
-	for _, part := range []string{e.Code, e.Reason} {
-		if part != "" {
-			s += ": " + part
-		}
-	}
+	parts := []string{e.Code, e.Reason}
 	if e.Err != nil {
-		s += ": " + e.Err.Error()
+		parts = append(parts, e.Err.Error())
+	}
+	s := e.Op
+	for _, part := range parts {
+		if part != "" {
+			s = strings.TrimRight(s, ".") + ": " + part // authorities end their words as sentences
+		}
 	}
 	return s
 }

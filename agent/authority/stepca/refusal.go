@@ -62,7 +62,7 @@ func signRefusal(op string, resp *authority.Response) error {
 	switch {
 	case temporary(resp.Status):
 		return transient(op, resp)
-	case resp.Status == http.StatusUnauthorized, resp.Status == http.StatusForbidden:
+	case resp.Status == http.StatusUnauthorized: // a 403 says itself what is wrong
 		return denied(op, resp, errSign)
 	}
 	return denied(op, resp, nil)
