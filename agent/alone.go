@@ -39,7 +39,7 @@ func (c *cli) alone(ctx context.Context, do func(context.Context, *graph) error)
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(ctx, g), g.close())
+	return errors.Join(do(ctx, g), g.end())
 }
 
 // harden is for every process that reads keys, before it does. The result is

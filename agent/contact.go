@@ -18,6 +18,15 @@ func (g *graph) restoreContact() {
 	g.contact.Restore(c.LastContact, lifecycle.Failure{At: c.LastFailure, Reason: c.FailureReason})
 }
 
+// end is close, with what is known of authority and clock: the next process of
+// this boot must not wait for a contact that this one had.
+func (g *graph) end() error {
+	if _, enrolled := g.device.Enrolment(); enrolled {
+		g.stageContact() // the audit's last commit, in close, takes it along
+	}
+	return g.close()
+}
+
 // stageContact puts what is known now before the next commit of the cache; it
 // reports whether that is worth a commit of its own.
 func (g *graph) stageContact() (due bool) {

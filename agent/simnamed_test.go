@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"postern/agent/authority/site"
+	"postern/agent/control"
 	"postern/agent/lifecycle"
 )
 
@@ -265,5 +268,26 @@ func TestQuietHoursWriteLittle(t *testing.T) {
 		} else {
 			t.Logf("%d bytes written in six quiet hours", got)
 		}
+	})
+}
+
+// A board without a time server is connected by a verb before its agent runs:
+// the agent believes the clock that the authority confirmed to the verb.
+func TestVerbWithoutAnAgentLeavesWhatItLearntOfTheClock(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		s := newSimulation(t, 1)
+		s.awake(5 * time.Minute)
+		s.stop()
+		s.sim.Reboot(t)
+		s.sim.SetSynchronised(false)
+		claim, err := s.site.CreateClaim(t.Context(), site.ClaimRequest{Machine: simName, Reonboard: true})
+		s.must(err)
+		g, err := build(t.Context(), plan{cfg: s.cfg, host: s.sim, log: slog.New(simLog{s}), mode: "run", dial: s.link.dial, poll: true})
+		s.must(err)
+		s.must(g.Connect(t.Context(), control.ConnectRequest{Claim: claim.Token.Reveal(), Again: true}, func(string) {}))
+		s.must(g.end())
+		s.link.set("refused")
+		s.start()
+		s.state(lifecycle.Connected)
 	})
 }
