@@ -221,10 +221,23 @@ func problemFault(verb string, err error) error {
 		}
 		return control.NewFault(exit, p.ID, fix, "%s: %w", verb, call)
 	}
+	if e := lifecycleError(err); e != nil && p.ID == "claim-refused" {
+		return control.NewFault(exit, p.ID, fix, "%s: %w", verb, refusedClaim{e})
+	}
 	f := control.NewFault(exit, p.ID, fix, "%w", err)
 	f.Message = strings.ReplaceAll(f.Message, "\n", "; ") // of several identities
 	return f
 }
+
+// refusedClaim is the authority's no to a claim, without the name of the call.
+type refusedClaim struct{ cause *lifecycle.Error }
+
+func (r refusedClaim) Error() string {
+	return "the authority refuses the claim: " + strings.TrimPrefix(r.cause.Error(), r.cause.Op+": ")
+}
+
+// Unwrap returns the refusal with the operation in which it came.
+func (r refusedClaim) Unwrap() error { return r.cause }
 
 func lifecycleError(err error) *lifecycle.Error {
 	var e *lifecycle.Error
