@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -248,6 +249,36 @@ func TestCallerThatHangsUpIsToldApart(t *testing.T) {
 			}
 			words := map[error]string{context.Canceled: "the call was given up", context.DeadlineExceeded: "no answer in time"}[want]
 			w.fails(err, lifecycle.ClassTransient, words)
+		}
+	})
+}
+
+// UP1: an authority that moved is found under its new address as soon as the
+// connection is over, which is kept for 15 s.
+func TestUP1NameIsLookedUpForEachConnection(t *testing.T) {
+	inWorld(t, func(t *testing.T, w world) {
+		w.serve(authoritytest.Host, func(http.ResponseWriter, *http.Request) {})
+		config := w.Config()
+		var dialled []string
+		dial := config.Dial
+		config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialled = append(dialled, address)
+			return dial(ctx, network, address)
+		}
+		client := authority.NewClient(config)
+		defer client.CloseIdleConnections()
+		for _, pause := range []time.Duration{0, 10 * time.Second, 16 * time.Second, time.Hour} {
+			time.Sleep(pause)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := authority.Do(client, req, "test: get", authority.BodyLimit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := []string{authoritytest.Host + ":443", authoritytest.Host + ":443", authoritytest.Host + ":443"}; !slices.Equal(dialled, want) {
+			t.Errorf("dialled %q, want %q: by name, once more after each long pause", dialled, want)
 		}
 	})
 }
