@@ -174,7 +174,7 @@ func authorityFault(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return control.NewFault(control.ExitTimeout, "timeout", "sudo postern authority status", "authority: it does not answer within %s", usualWait)
 	case errors.Is(err, site.ErrNotFound):
-		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list", "authority: %w", err)
+		return control.NewFault(control.ExitFailed, "not-found", "sudo postern authority machine list; sudo postern authority identity list; sudo postern authority resource list", "authority: %w", err)
 	case errors.Is(err, site.ErrExists):
 		return control.NewFault(control.ExitFailed, "exists", "sudo postern authority identity list; sudo postern authority machine list", "authority: %w", err)
 	case errors.Is(err, site.ErrAssigned):

@@ -188,6 +188,9 @@ func (d *developer) enroll(ctx context.Context, g *graph, a *site.Authority) err
 func (d *developer) sync(ctx context.Context, g *graph) error {
 	g.Probe(ctx)
 	err := g.device.Sync(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	var p *credential.Problem
 	if errors.As(err, &p) && p.State != 0 {
 		d.notes = append(d.notes, err.Error()+"; to begin anew: rm -r "+quoted(g.host.Dirs().State))

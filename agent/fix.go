@@ -17,6 +17,9 @@ import (
 // pasted: with the directories and the configuration that this invocation was
 // given, and with the invocation itself where that is to be repeated.
 func (c *cli) complete(fix string) string {
+	if self := c.self(); self != "postern" && strings.HasPrefix(fix, self+" ") {
+		return fix // it is the invocation
+	}
 	switch rest, again := strings.CutPrefix(fix, control.AgainWithSudo); {
 	case again:
 		line := "sudo " + c.invocation()

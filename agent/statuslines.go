@@ -71,7 +71,7 @@ func statusLines(st control.Status, colour bool) []string {
 	}
 	add("tokens", "%s", tokensLine(st))
 	for _, caller := range st.Callers[:min(1, len(st.Callers))] {
-		add("last asked", "%s  %s  %s  %s", caller.Time.Format(time.TimeOnly), who(caller), caller.Resource, caller.Agent)
+		add("last asked", "%s  %s  %s  %s", caller.Time.Local().Format(time.TimeOnly), who(caller), caller.Resource, caller.Agent)
 	}
 	add("clock", "%s (%s) · floor %s", trusted(st.Clock.Trusted), st.Clock.Reason, known(st.Clock.Floor))
 	add("store", "%s · %s written today · key protection: %s", bytesText(st.Store.Bytes), bytesText(st.Store.WrittenBytes), st.Store.Protection)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,10 @@ func (c *cli) tokenVerb() *cobra.Command {
 				answer, err = client.Token(ctx, req)
 				return err
 			})
+			var fault *control.Fault
+			if errors.As(err, &fault) {
+				fault.Fix = strings.ReplaceAll(fault.Fix, "RESOURCE", quoted(req.Resource))
+			}
 			if err != nil {
 				return err
 			}

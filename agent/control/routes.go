@@ -93,7 +93,11 @@ const (
 
 func (s *Server) refusal(peer platform.Peer, least rank) *Fault {
 	if least == reader {
-		fix := "sudo usermod -aG " + s.group + " USER   # then log in again"
+		name := s.host.UserName(peer)
+		if name == "" {
+			name = "USER"
+		}
+		fix := "sudo usermod -aG " + s.group + " " + name + "   # then log in again"
 		if peer == platform.Unknown { // no group makes it known
 			fix = AgainWithSudo
 		}
