@@ -27,7 +27,7 @@ func (c *cli) connectVerb() *cobra.Command {
 	var o onboarding
 	var erase bool
 	long, example := manual("Give this device an identity: a new key is made here, and the claim is traded for its certificate.",
-		[]string{"sudo postern connect --claim-file claim", "ssh ca postern authority claim gw-0042 | sudo postern connect --claim-file -", "postern connect --claim-file /data/factory/claim --consume   # in a first-boot script"},
+		[]string{"sudo postern connect --claim-file claim", "ssh ca sudo postern authority claim gw-0042 | sudo postern connect --claim-file -", "postern connect --claim-file /data/factory/claim --consume   # in a first-boot script"},
 		"0 connected; 1 failed; 2 usage; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
 	cmd := &cobra.Command{
 		Use: "connect", Short: "Give this device an identity", Long: long, Example: example,
@@ -58,7 +58,7 @@ func (c *cli) connectVerb() *cobra.Command {
 func (c *cli) reconnectVerb() *cobra.Command {
 	var o onboarding
 	long, example := manual("Give this device's identity a new key and certificate, when it is Expired, Rejected or was exposed. The claim must be one for re-onboarding.",
-		[]string{"sudo postern reconnect --claim-file claim", "ssh ca postern authority claim gw-0042 --reonboard | sudo postern reconnect --claim-file -"},
+		[]string{"sudo postern reconnect --claim-file claim", "ssh ca sudo postern authority claim gw-0042 --reonboard | sudo postern reconnect --claim-file -"},
 		"0 connected; 1 failed; 2 usage; 4 there is no identity; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
 	cmd := &cobra.Command{
 		Use: "reconnect", Short: "Give this device's identity a new key", Long: long, Example: example,

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ const (
 // waits gives verbs that ask the agent a --timeout.
 func (c *cli) waits(verbs ...*cobra.Command) {
 	for _, cmd := range verbs {
+		if !strings.Contains(cmd.Long, "; 8 ") {
+			cmd.Long = strings.TrimSuffix(cmd.Long, ".") + "; 8 no answer in time."
+		}
 		cmd.Flags().DurationVar(&c.timeout, "timeout", usualWait, "how long to wait for an answer of the agent")
 	}
 }
