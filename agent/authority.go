@@ -125,6 +125,9 @@ func authorityOpenFault(err error, f *authorityFlags) error {
 		return control.NewFault(control.ExitPermission, "authority-permission", control.AgainWithSudo, "authority: %w", err)
 	case errors.Is(err, site.ErrInvalid):
 		return control.NewFault(control.ExitUsage, "invalid", "postern authority run --help", "authority: %w", err)
+	case errors.Is(err, store.ErrDamaged):
+		dir := quoted(first(f.dir, defaultHost.State+"-authority"))
+		return control.NewFault(control.ExitDamaged, "authority-damaged", "sudo ls -l "+dir+"   # put a backup of the whole directory in its place", "authority: %w", err)
 	case errors.Is(err, syscall.ENOSPC):
 		return control.NewFault(control.ExitFailed, "no-space", "df -h "+quoted(first(f.dir, filepath.Dir(defaultHost.State))), "authority: %w", err)
 	}

@@ -28,7 +28,7 @@ type authorityAddress struct {
 func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
 	var a authorityAddress
 	long, example := manual("Be the site authority until SIGTERM. It makes its own root at the first start.",
-		[]string{"sudo postern authority run", "sudo postern authority run --listen 192.0.2.10:8443 --url https://ca.site.local:8443"}, "0 stopped; 1 the address is taken; 2 usage; 7 permission")
+		[]string{"sudo postern authority run", "sudo postern authority run --listen 192.0.2.10:8443 --url https://ca.site.local:8443"}, "0 stopped; 1 the address is taken; 2 usage; 7 permission; 11 its database is damaged")
 	cmd := &cobra.Command{
 		Use: "run", Short: "Be the site authority", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -18,6 +18,7 @@ import (
 	"postern/agent/credential"
 	"postern/agent/lifecycle"
 	"postern/platform"
+	"postern/store"
 )
 
 // devFlags are what dev takes beside the flags of run.
@@ -31,7 +32,7 @@ func (c *cli) devVerb() *cobra.Command {
 	var f devFlags
 	long, example := manual("Try it out: a site authority and the agent in one process on loopback, enrolled with each other, with one user-assigned identity besides. "+
 		"As root all flavours are served; otherwise the App Service and IMDS flavours, which need no files and no rights.",
-		[]string{"postern dev", "sudo postern dev --user-assigned telemetry --state-dir /var/tmp/try"}, "0 stopped; 1 an address is taken; 2 usage; 4 --offline, and nothing was saved yet; 7 permission")
+		[]string{"postern dev", "sudo postern dev --user-assigned telemetry --state-dir /var/tmp/try"}, "0 stopped; 1 an address is taken; 2 usage; 4 --offline, and nothing was saved yet; 7 permission; 11 what was saved is damaged")
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Site authority and agent in one process, on loopback", Long: long, Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), f) },
@@ -140,6 +141,9 @@ func (d *developer) openAuthority(ctx context.Context, group *errgroup.Group) (*
 	a, err := site.Open(ctx, dir, site.Options{
 		URL: "https://" + d.memory.Authority, Store: d.storeOptions(), Log: d.log.With("room", "authority"), Version: version, Built: builtAt(),
 	})
+	if errors.Is(err, store.ErrDamaged) {
+		err = control.NewFault(control.ExitDamaged, "authority-damaged", "rm -r "+quoted(d.host.Dirs().State)+"   # to begin anew", "dev: %w", err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
