@@ -169,13 +169,19 @@ func (p *Plan) runit() ([]item, error) {
 		place{path: p.service("/etc/service", "/etc/runit/runsvdir/default") + "/postern"}.to(dir))
 }
 
+// The directories of s6-supervise.
+const (
+	s6Supervise = "/run/s6.postern"
+	s6Event     = "/run/s6.postern-event"
+)
+
 func (p *Plan) s6() ([]item, error) {
 	const dir = "/etc/s6/sv/postern"
 	return p.files(
 		place{"s6/run", dir + "/run", 0o755},
 		place{"s6/notification-fd", dir + "/notification-fd", 0o644},
-		place{path: dir + "/supervise"}.to("/run/s6.postern"),
-		place{path: dir + "/event"}.to("/run/s6.postern-event"),
+		place{path: dir + "/supervise"}.to(s6Supervise),
+		place{path: dir + "/event"}.to(s6Event),
 		place{path: p.service("/etc/s6/service", "/service", "/etc/service") + "/postern"}.to(dir))
 }
 

@@ -166,7 +166,10 @@ func (l Live) Start(p *Plan) [][]string {
 		}
 	case "s6":
 		list := [][]string{{"s6-svscanctl", "-a", l.Service}}
-		if !p.touches(l.Service+"/postern") && (binary || p.touches("/etc/s6/sv/postern/run")) {
+		if p.touches(l.Service + "/postern") {
+			return append([][]string{forgetS6()}, list...)
+		}
+		if binary || p.touches("/etc/s6/sv/postern/run") {
 			list = append(list, []string{"s6-svc", "-r", l.Service + "/postern"})
 		}
 		return list
@@ -281,10 +284,14 @@ func (l Live) Forget() [][]string {
 	case "inittab", "busybox":
 		return [][]string{l.reread()}
 	case "s6":
-		return [][]string{{"s6-svscanctl", "-an", l.Service}}
+		return [][]string{{"s6-svscanctl", "-an", l.Service}, forgetS6()}
 	}
 	return nil
 }
+
+// forgetS6 removes what s6-supervise keeps: it makes both directories itself,
+// and gives up where the links to them lead to something already.
+func forgetS6() []string { return append([]string{"rm", "-rf"}, s6Supervise, s6Event) }
 
 // Do runs the commands one after the other and tells of each.
 func (l Live) Do(ctx context.Context, commands [][]string, tell func(Step)) error {

@@ -82,6 +82,9 @@ func TestUpgradeRestartsByTheInitsOwnWay(t *testing.T) {
 		if c.init == "systemd" && !strings.HasSuffix(first, "systemctl restart postern.socket postern-control.socket|systemctl restart postern.service") {
 			t.Errorf("first: %s", first)
 		}
+		if c.init == "s6" && first != "rm -rf /run/s6.postern /run/s6.postern-event|s6-svscanctl -a /etc/s6/service" {
+			t.Errorf("first: %s", first)
+		}
 		if got := commands(o); got != c.again {
 			t.Errorf("%s, again: %q, want %q", c.init, got, c.again)
 		}
