@@ -239,6 +239,12 @@ func TestUnitsThatAreNotOfThisVersionAreSeen(t *testing.T) {
 		if found := unitsIn(tree); found.verdict != warning || !strings.Contains(found.text, file) || found.fix == "" {
 			t.Errorf("%s with a changed file: %+v", init, found)
 		}
+		if code := run(t.Context(), []string{"uninstall", "--root", tree}, strings.NewReader(""), &out, &out); code != 0 {
+			t.Fatalf("uninstall: %d: %s", code, out.String())
+		}
+		if found := unitsIn(tree); found.verdict != skipped {
+			t.Errorf("%s after an uninstall that kept the state: %+v", init, found)
+		}
 	}
 }
 

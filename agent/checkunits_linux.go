@@ -18,14 +18,14 @@ func unitsIn(root string) finding {
 	if err != nil {
 		return skip("sudo postern install --dry-run", "%v", err)
 	}
-	if m.Init == "" {
+	if !m.Stands() {
 		return skip("sudo postern install --dry-run", "the init files, if there are any, were not written by postern install")
 	}
 	program, err := os.ReadFile(filepath.Join(root, m.Binary)) // whatever its version: the files are asked for
 	if err != nil {
 		return warn("sudo postern install", "%v", err)
 	}
-	p, err := install.New(install.Options{
+	p, err := install.Look(install.Options{
 		Root: root, Init: m.Init, Binary: program, To: m.Binary, Parts: []string{install.PartAgent},
 		Service: m.Service, Mount: m.Mounted(), UID: -1, GID: -1,
 	})
