@@ -40,6 +40,8 @@ type plan struct {
 	Log     []string   `json:"log,omitempty"`    // prints the agent's log; without it the log goes to the console
 	Handed  bool       `json:"handed"`           // the sockets are the init's, and stay when the agent stops
 	Systemd bool       `json:"systemd"`
+	Found   string     `json:"found"`     // the init system that install finds by itself
+	Install []string   `json:"install"`   // how the board was installed
 	Begin   []place    `json:"begin"`     // how things lie as soon as the agent runs
 	Lasting []place    `json:"connected"` // and once it has an identity
 }

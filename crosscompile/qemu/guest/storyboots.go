@@ -86,6 +86,11 @@ func (s *story) again() error {
 		chapter{"second-start", s.secondStart},
 		chapter{"token-again", s.sameToken},
 		chapter{"memory", s.peak},
+		chapter{"install-again", s.installAgain},
+		chapter{"uninstall", s.uninstall},
+		chapter{"found", s.found},
+		chapter{"install", s.install},
+		chapter{"token-installed", s.sameToken},
 	)
 }
 

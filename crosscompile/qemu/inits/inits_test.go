@@ -40,7 +40,10 @@ func boots(systemd bool) []boot {
 		{name: "first", steps: first},
 		{name: "offline", steps: []string{"clock", "start", "process", "identity", "token", "refused", "killed", "token-again", "memory"}},
 		{name: "past", rtc: "1970-01-01T00:00:00", steps: []string{"clock", "start", "untrusted", "identity", "held-back", "killed", "identity-again", "memory"}},
-		{name: "again", steps: []string{"clock", "start", "identity", "token", "stop", "store", "second-start", "token-again", "memory"}},
+		{name: "again", steps: []string{
+			"clock", "start", "identity", "token", "stop", "store", "second-start", "token-again", "memory",
+			"install-again", "uninstall", "found", "install", "token-installed",
+		}},
 	}
 }
 

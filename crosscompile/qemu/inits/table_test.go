@@ -18,6 +18,8 @@ type plan struct {
 	Log     []string   `json:"log,omitempty"`
 	Handed  bool       `json:"handed"`
 	Systemd bool       `json:"systemd"`
+	Found   string     `json:"found"`
+	Install []string   `json:"install"`
 	Begin   []place    `json:"begin"`
 	Lasting []place    `json:"connected"`
 }
@@ -52,6 +54,10 @@ func systems() map[string]system {
 	list := map[string]system{}
 	for _, s := range []system{busybox(), inittab(), runit(), s6(), openrc(), sysvinit(), systemd()} {
 		s.plan.Begin, s.plan.Lasting, s.plan.Patient, s.plan.Again = places(s.plan.Handed), secrets(), 180, 180
+		s.plan.Install = append([]string{"--init", s.name, "--to", "/usr/bin/postern"}, s.install...)
+		if s.plan.Found == "" {
+			s.plan.Found = s.name
+		}
 		list[s.name] = s
 	}
 	return list
@@ -126,6 +132,7 @@ func sysvinit() system {
 	s.name = "sysvinit"
 	s.files = map[string]string{"etc/inittab": "id:2:initdefault:\nsi::sysinit:" + prepare + "\nl2:2:wait:/etc/rc2\nst:2345:once:" + story + "\n"}
 	s.scripts = map[string]string{"etc/rc2": "#!/bin/sh\nfor s in /etc/rc2.d/S*; do $s start; done\n"}
+	s.plan.Found = "inittab" // which of the two only a person can say
 	s.plan.Once, s.plan.Status = true, []string{script, "status"}
 	s.plan.Stop, s.plan.Start, s.plan.Reload = [][]string{{script, "stop"}}, [][]string{{script, "start"}}, [][]string{{script, "reload"}}
 	s.plan.Log = []string{"/bin/busybox", "cat", "/var/log/postern.log"}
