@@ -136,7 +136,17 @@ func (s *story) started() (string, error) {
 	if pid == 0 {
 		return "", errors.New("the port answers, but no agent runs")
 	}
-	return fmt.Sprintf("pid %d", pid), nil
+	return fmt.Sprintf("pid %d", pid), bothFamilies()
+}
+
+// bothFamilies: some clients ask at [::1], which is never left out where the
+// machine has it.
+func bothFamilies() error {
+	sockets, err := os.ReadFile("/proc/net/tcp6")
+	if err == nil && !strings.Contains(string(sockets), " 00000000000000000000000001000000:9D96 00000000000000000000000000000000:0000 0A ") { // port 40342, listening
+		err = errors.New("nobody listens on [::1]")
+	}
+	return err
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
