@@ -125,7 +125,7 @@ func (c *cli) discoveryOff(ctx context.Context, f installFlags) error {
 	}
 	if len(p.Steps) == 0 {
 		c.say("discovery is off")
-		return nil
+		return c.showPlan(p, f, m.Init, "")
 	}
 	live := liveSystemd(f, m.Init)
 	before, after := live.Unmount(ctx, p)

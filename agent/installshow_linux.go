@@ -18,7 +18,8 @@ type installDocument struct {
 
 func (c *cli) showPlan(p *install.Plan, f installFlags, init, next string) error {
 	if c.json {
-		return c.printJSON(installDocument{Schema: "postern.install/1", Root: f.root, Init: init, DryRun: f.dryRun, Steps: p.Steps, Next: next})
+		steps := append([]install.Step{}, p.Steps...) // a list, also when it is empty
+		return c.printJSON(installDocument{Schema: "postern.install/1", Root: f.root, Init: init, DryRun: f.dryRun, Steps: steps, Next: next})
 	}
 	if f.dryRun {
 		for _, s := range p.Steps {

@@ -39,7 +39,12 @@ func (c *cli) uninstall(ctx context.Context, f installFlags, purge, yes bool) er
 	}
 	if len(p.Steps) == 0 {
 		c.say("nothing was installed by postern install; a package is removed by the tool that brought it")
-		return p.Take(nil, c.tellStep) // tidies up after a run that was stopped
+		if !f.dryRun { // tidies up after a run that was stopped
+			if err := p.Take(nil, c.tellStep); err != nil {
+				return err
+			}
+		}
+		return c.showPlan(p, f, m.Init, "")
 	}
 	state := c.stateIn(f.root)
 	enrolled := install.Enrolled(f.root, state)
