@@ -25,6 +25,7 @@ import (
 var arrows = map[string][]string{
 	"agent/lifecycle":               {},
 	"agent/config":                  {},
+	"agent/verb":                    {},
 	"platform":                      {},
 	"store":                         {},
 	"agent/authority/jws":           {},
@@ -74,6 +75,7 @@ var ours = map[string][]string{
 	"golang.org/x/sys":                {"platform", "crosscompile/bench"},
 	"github.com/Microsoft/go-winio":   {"platform/windows"},
 	"github.com/spf13/cobra":          {"agent"},
+	"github.com/spf13/pflag":          {"agent/verb"},
 	"github.com/BurntSushi/toml":      {"agent/config"},
 	"golang.org/x/time":               {"agent/audit", "agent/token", "agent/authority/site", "agent/endpoint"},
 	"golang.org/x/sync":               {"agent"},
