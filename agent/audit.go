@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 
-	"github.com/spf13/cobra"
+	"postern/agent/verb"
 )
 
-func (c *cli) auditVerb() *cobra.Command {
+func (c *cli) auditVerb() *verb.Command {
 	var follow, verify bool
 	var from uint64
 	long, example := manual("Show who took which token: one JSON record a line, oldest first.",
 		[]string{"sudo postern audit", "sudo postern audit --verify"}, "0 shown; 1 the chain is broken; 3 no agent runs; 7 not permitted")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "audit", Short: "Show who took which token", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			client, err := c.client()
 			if err != nil {
 				return err

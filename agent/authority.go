@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/authority/site"
 	"postern/agent/config"
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform"
 	"postern/store"
 )
@@ -50,12 +49,12 @@ var (
 	_ registrar = (*site.Admin)(nil)
 )
 
-func (c *cli) authorityVerb() *cobra.Command {
+func (c *cli) authorityVerb() *verb.Command {
 	f := new(authorityFlags)
 	c.authorityDir = &f.dir
-	parent := &cobra.Command{
+	parent := &verb.Command{
 		Use: "authority", Short: "The site authority: certificates and tokens for a plant of its own",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	parent.PersistentFlags().StringVar(&f.dir, "dir", "", "`directory` of the authority's database (default "+defaultHost.State+"-authority)")
 	parent.AddCommand(c.authorityRunVerb(f), c.authorityStatusVerb(f), c.authorityClaimVerb(f), c.authorityIdentityVerb(f),

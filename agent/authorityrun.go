@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform"
 )
 
@@ -25,13 +25,13 @@ type authorityAddress struct {
 	life       time.Duration // of the certificates; zero for the usual one
 }
 
-func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
+func (c *cli) authorityRunVerb(f *authorityFlags) *verb.Command {
 	var a authorityAddress
 	long, example := manual("Be the site authority until SIGTERM. It makes its own root at the first start.",
 		[]string{"sudo postern authority run", "sudo postern authority run --listen 192.0.2.10:8443 --url https://ca.site.local:8443"}, "0 stopped; 1 the address is taken; 2 usage; 7 permission; 11 its database is damaged")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "run", Short: "Be the site authority", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			l, err := a.listener()
 			if err != nil {
 				return err
@@ -42,7 +42,7 @@ func (c *cli) authorityRunVerb(f *authorityFlags) *cobra.Command {
 	cmd.Flags().StringVar(&a.listen, "listen", "127.0.0.1:8443", "`address` to answer on, one of this machine's")
 	cmd.Flags().BoolVar(&a.everywhere, "every-interface", false, "let --listen be 0.0.0.0 or [::], which every network reaches")
 	cmd.Flags().StringVar(&a.url, "url", "", "`URL` under which devices reach it (default https:// and the address)")
-	cmd.Flags().StringSliceVar(&a.names, "name", nil, "further `names` in its server certificate")
+	verb.ListVar(cmd.Flags(), &a.names, "name", "further `names` in its server certificate")
 	cmd.Flags().DurationVar(&a.life, "certificate-life", 0, "how long certificates live, 1m to 2160h; a device that is cut off lasts no longer (default 2160h, 90 days)")
 	return cmd
 }

@@ -6,17 +6,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/authority/site"
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) authorityStatusVerb(f *authorityFlags) *cobra.Command {
+func (c *cli) authorityStatusVerb(f *authorityFlags) *verb.Command {
 	long, example := manual("Show the site authority.", []string{"sudo postern authority status", "sudo postern authority status --json"}, "0 shown; 3 none runs")
-	return &cobra.Command{
+	return &verb.Command{
 		Use: "status", Short: "Show it", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				info, err := r.Info(ctx)
 				if err != nil || c.json {
@@ -45,13 +44,13 @@ func firstError(err error, otherwise func() error) error {
 	return otherwise()
 }
 
-func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
+func (c *cli) authorityClaimVerb(f *authorityFlags) *verb.Command {
 	var req site.ClaimRequest
 	long, example := manual("Print a claim: the right to connect one machine, once. It is a secret; hand it over in a file or a pipe.",
 		[]string{"sudo postern authority claim gw-0042 > claim", "sudo postern authority claim gw-0042 --reonboard --ttl 1h > claim"}, "0 printed; 1 the machine exists; 3 no authority runs")
-	cmd := &cobra.Command{
-		Use: "claim MACHINE", Short: "Print a claim for one machine", Long: long, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &verb.Command{
+		Use: "claim MACHINE", Short: "Print a claim for one machine", Long: long, Example: example, Args: verb.ExactArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			req.Machine = args[0]
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				claim, err := r.CreateClaim(ctx, req)
@@ -72,7 +71,7 @@ func (c *cli) authorityClaimVerb(f *authorityFlags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&req.Group, "group", "", "resource group of the machine")
 	cmd.Flags().StringVar(&req.Location, "location", "", "where it stands, free text")
-	cmd.Flags().StringToStringVar(&req.Tags, "tag", nil, "`name=value` pairs")
+	verb.PairsVar(cmd.Flags(), &req.Tags, "tag", "`name=value` pairs")
 	cmd.Flags().DurationVar(&req.Life, "ttl", 24*time.Hour, "how long it can be used")
 	cmd.Flags().BoolVar(&req.Reonboard, "reonboard", false, "for a machine that exists: same identity, new key, old certificates revoked")
 	return cmd
@@ -90,11 +89,11 @@ func (u underAuthority) examples(more string) []string {
 }
 
 // plainVerb is a verb that changes one thing and says so.
-func (c *cli) plainVerb(f *authorityFlags, at underAuthority, short string, args int, do func(ctx context.Context, r registrar, args []string) (string, error)) *cobra.Command {
+func (c *cli) plainVerb(f *authorityFlags, at underAuthority, short string, args int, do func(ctx context.Context, r registrar, args []string) (string, error)) *verb.Command {
 	long, example := manual(short+".", at.examples("--dir /srv/ca"), "0 done; 1 refused; 3 no authority runs")
-	return &cobra.Command{
-		Use: at.use, Short: short, Long: long, Example: example, Args: cobra.ExactArgs(args),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	return &verb.Command{
+		Use: at.use, Short: short, Long: long, Example: example, Args: verb.ExactArgs(args),
+		RunE: func(cmd *verb.Command, args []string) error {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				said, err := do(ctx, r, args)
 				if err == nil {
@@ -106,10 +105,10 @@ func (c *cli) plainVerb(f *authorityFlags, at underAuthority, short string, args
 	}
 }
 
-func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
-	parent := &cobra.Command{
+func (c *cli) authorityIdentityVerb(f *authorityFlags) *verb.Command {
+	parent := &verb.Command{
 		Use: "identity", Short: "User-assigned identities",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	var group string
 	create := c.plainVerb(f, underAuthority{"identity", "create NAME"}, "Make a user-assigned identity", 1, func(ctx context.Context, r registrar, args []string) (string, error) {
@@ -131,7 +130,7 @@ func (c *cli) authorityIdentityVerb(f *authorityFlags) *cobra.Command {
 			return args[0] + " is assigned to " + args[1] + "; it is there within 5 minutes", r.Assign(ctx, args[0], args[1])
 		})
 	assign.Flags().BoolVar(&renew, "renew", false, "let a lapsed certificate be fetched again")
-	disable := func(use, short, said string, disabled bool) *cobra.Command {
+	disable := func(use, short, said string, disabled bool) *verb.Command {
 		return c.plainVerb(f, underAuthority{"identity", use}, short, 1, func(ctx context.Context, r registrar, args []string) (string, error) {
 			return args[0] + said, r.DisableIdentity(ctx, args[0], disabled)
 		})
@@ -170,11 +169,11 @@ func rowsOf[T any](list []T, text func(T) string) []row {
 	return rows
 }
 
-func (c *cli) listVerb(f *authorityFlags, parent, short string, list func(context.Context, registrar) ([]row, error)) *cobra.Command {
+func (c *cli) listVerb(f *authorityFlags, parent, short string, list func(context.Context, registrar) ([]row, error)) *verb.Command {
 	long, example := manual(short+".", underAuthority{parent, "list"}.examples("--json"), "0 listed; 3 no authority runs")
-	return &cobra.Command{
+	return &verb.Command{
 		Use: "list", Short: short, Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				rows, err := list(ctx, r)
 				for _, x := range rows {
@@ -190,10 +189,10 @@ func (c *cli) listVerb(f *authorityFlags, parent, short string, list func(contex
 	}
 }
 
-func (c *cli) authorityMachineVerb(f *authorityFlags) *cobra.Command {
-	parent := &cobra.Command{
+func (c *cli) authorityMachineVerb(f *authorityFlags) *verb.Command {
+	parent := &verb.Command{
 		Use: "machine", Short: "Machines",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	parent.AddCommand(
 		c.listVerb(f, "machine", "List machines", func(ctx context.Context, r registrar) ([]row, error) {
@@ -212,10 +211,10 @@ func (c *cli) authorityMachineVerb(f *authorityFlags) *cobra.Command {
 	return parent
 }
 
-func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
-	parent := &cobra.Command{
+func (c *cli) authorityResourceVerb(f *authorityFlags) *verb.Command {
+	parent := &verb.Command{
 		Use: "resource", Short: "Resources that tokens are issued for",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	var life time.Duration
 	add := c.plainVerb(f, underAuthority{"resource", "add IDENTIFIER"}, "Register a resource; a star at the end stands for everything that begins so", 1,
@@ -240,13 +239,13 @@ func (c *cli) authorityResourceVerb(f *authorityFlags) *cobra.Command {
 	return parent
 }
 
-func (c *cli) authorityRevokeVerb(f *authorityFlags) *cobra.Command {
+func (c *cli) authorityRevokeVerb(f *authorityFlags) *verb.Command {
 	var serial string
 	long, example := manual("Withdraw a machine's certificates, or one by its serial number. Its next token request is refused.",
 		[]string{"sudo postern authority revoke gw-0042", "sudo postern authority revoke --serial 117209483275"}, "0 withdrawn; 1 unknown; 3 no authority runs")
-	cmd := &cobra.Command{
-		Use: "revoke [MACHINE]", Short: "Withdraw certificates", Long: long, Example: example, Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &verb.Command{
+		Use: "revoke [MACHINE]", Short: "Withdraw certificates", Long: long, Example: example, Args: verb.MaximumNArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			if (len(args) == 1) == (serial != "") {
 				return control.NewFault(control.ExitUsage, "usage", "postern authority revoke --help", "revoke: name a machine or a --serial, not both")
 			}
@@ -262,12 +261,12 @@ func (c *cli) authorityRevokeVerb(f *authorityFlags) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) authorityAuditVerb(f *authorityFlags) *cobra.Command {
+func (c *cli) authorityAuditVerb(f *authorityFlags) *verb.Command {
 	var from uint64
 	long, example := manual("Show what the authority decided, oldest first, one JSON record a line.", []string{"sudo postern authority audit", "sudo postern authority audit --from 1184"}, "0 shown; 3 no authority runs")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "audit", Short: "Show what it decided", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			return c.ask(cmd.Context(), f, func(ctx context.Context, r registrar) error {
 				for next := from; ; {
 					page, err := r.Audit(ctx, site.AuditQuery{Since: next})

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 // check is one question of `postern check`. Its id is stable and has a page in
@@ -29,19 +28,19 @@ type checkFlags struct {
 	asUser       string
 }
 
-func (c *cli) checkVerb() *cobra.Command {
+func (c *cli) checkVerb() *verb.Command {
 	var f checkFlags
 	long, example := manual("Look for what is wrong with this device's identity and say how to put it right. It changes nothing and works without network.",
 		[]string{"postern check", "sudo postern check --as-user telemetry --only group-membership,client-self-test"},
 		"0 no errors; 2 usage; 10 errors, with --strict warnings too")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "check", Aliases: []string{"doctor"}, Short: "Look for what is wrong, and how to put it right", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), f) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.check(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&f.list, "list", false, "list the checks instead of asking them")
-	flags.StringSliceVar(&f.only, "only", nil, "`ids` of the checks to ask")
-	flags.StringSliceVar(&f.skip, "skip", nil, "`ids` of the checks to leave out")
+	verb.ListVar(flags, &f.only, "only", "`ids` of the checks to ask")
+	verb.ListVar(flags, &f.skip, "skip", "`ids` of the checks to leave out")
 	flags.StringVar(&f.asUser, "as-user", "", "`name` of the account whose programs want tokens")
 	flags.BoolVar(&f.strict, "strict", false, "let warnings count as errors")
 	return cmd

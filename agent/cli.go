@@ -8,9 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 // cli is one invocation: its streams and the flags that mean the same in every verb.
@@ -31,20 +30,12 @@ type cli struct {
 }
 
 // root builds the verb table.
-func (c *cli) root() *cobra.Command {
-	root := &cobra.Command{
-		Use:               "postern",
-		Short:             "Identity for every program on this device, online and offline",
-		Long:              "Postern gives every program on this device an identity without a secret in its code.\nIt answers the localhost protocols that Azure programs speak, online and offline.",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		Args:              cobra.NoArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+func (c *cli) root() *verb.Command {
+	root := &verb.Command{
+		Use:   "postern",
+		Short: "Identity for every program on this device, online and offline",
+		Long:  "Postern gives every program on this device an identity without a secret in its code.\nIt answers the localhost protocols that Azure programs speak, online and offline.",
 	}
-	root.SetIn(c.stdin)
-	root.SetOut(c.stdout)
-	root.SetErr(c.stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.config, "config", "", "configuration `file` (default /etc/postern/postern.toml, or $POSTERN_CONFIG)")
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` of the databases")
@@ -53,19 +44,22 @@ func (c *cli) root() *cobra.Command {
 	flags.BoolVar(&c.json, "json", false, "data as JSON, one document a line")
 	flags.BoolVar(&c.noColor, "no-color", false, "plain text, as with $NO_COLOR")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show causes")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+	root.SetFlagErrorFunc(func(cmd *verb.Command, err error) error {
 		return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s",
 			verbOf(cmd), err, nearestFlag(cmd, err))
 	})
 	root.AddCommand(c.verbs()...)
+	root.AddCommand(verb.HelpVerb(func(group *verb.Command, args []string) error {
+		return wrongArgs(group, args, verb.NoArgs(group, args))
+	}))
 	for _, cmd := range allCommands(root) {
 		wrapArgs(cmd)
 	}
 	return root
 }
 
-func (c *cli) verbs() []*cobra.Command {
-	return append([]*cobra.Command{
+func (c *cli) verbs() []*verb.Command {
+	return append([]*verb.Command{
 		c.devVerb(), c.runVerb(), c.connectVerb(), c.reconnectVerb(), c.disconnectVerb(),
 		c.statusVerb(), c.checkVerb(), c.tokenVerb(), c.identityVerb(), c.renewVerb(), c.waitVerb(),
 		c.envVerb(), c.grantVerb(), c.revokeVerb(), c.auditVerb(), c.resetVerb(), c.adoptVerb(), c.configVerb(), c.authorityVerb(),
@@ -73,8 +67,8 @@ func (c *cli) verbs() []*cobra.Command {
 	}, c.systemVerbs()...)
 }
 
-func allCommands(root *cobra.Command) []*cobra.Command {
-	all := []*cobra.Command{root}
+func allCommands(root *verb.Command) []*verb.Command {
+	all := []*verb.Command{root}
 	for _, child := range root.Commands() {
 		all = append(all, allCommands(child)...)
 	}
@@ -82,33 +76,46 @@ func allCommands(root *cobra.Command) []*cobra.Command {
 }
 
 // wrapArgs turns a wrong number of arguments or an unknown verb into a usage error.
-func wrapArgs(cmd *cobra.Command) {
+func wrapArgs(cmd *verb.Command) {
 	check := cmd.Args
 	if check == nil {
-		check = cobra.NoArgs
+		check = verb.NoArgs
 	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
+	cmd.Args = func(cmd *verb.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s", verbOf(cmd), err, nearestVerb(cmd, args))
+			return wrongArgs(cmd, args, err)
 		}
 		return nil
 	}
 }
 
-// nearestVerb suggests the verb that an unknown one was probably meant to be.
-func nearestVerb(cmd *cobra.Command, args []string) string {
-	if !cmd.HasSubCommands() || len(args) == 0 {
+func wrongArgs(cmd *verb.Command, args []string, err error) error {
+	return control.NewFault(control.ExitUsage, "usage", cmd.CommandPath()+" --help", "%s: %w%s", verbOf(cmd), err, nearestVerb(cmd, args))
+}
+
+// nearestVerb suggests the verb that an unknown one was probably meant to be:
+// one that it begins, or one that differs in two letters.
+func nearestVerb(cmd *verb.Command, args []string) string {
+	if len(args) == 0 {
 		return ""
 	}
-	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return fmt.Sprintf(" (did you mean %s?)", near[0])
+	var names []string
+	for _, v := range cmd.Commands() {
+		if v.Hidden {
+			continue
+		}
+		if names = append(names, v.Name()); strings.HasPrefix(v.Name(), args[0]) {
+			return fmt.Sprintf(" (did you mean %s?)", v.Name())
+		}
+	}
+	if near := closest(names, args[0], 3); near != "" {
+		return fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	return ""
 }
 
 // verbOf is the verb as errors name it: "token", "authority claim".
-func verbOf(cmd *cobra.Command) string {
+func verbOf(cmd *verb.Command) string {
 	if name := strings.TrimPrefix(cmd.CommandPath(), "postern "); name != "postern" {
 		return name
 	}
@@ -116,7 +123,7 @@ func verbOf(cmd *cobra.Command) string {
 }
 
 // nearestFlag suggests the flag that an unknown one was probably meant to be.
-func nearestFlag(cmd *cobra.Command, err error) string {
+func nearestFlag(cmd *verb.Command, err error) string {
 	_, unknown, found := strings.Cut(err.Error(), "unknown flag: --")
 	if !found {
 		return ""

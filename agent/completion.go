@@ -1,29 +1,24 @@
 package main
 
 import (
-	"github.com/spf13/cobra"
+	"strings"
 
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) completionVerb() *cobra.Command {
+func (c *cli) completionVerb() *verb.Command {
 	long, example := manual("Print a completion script.", []string{"postern completion bash | sudo tee /usr/share/bash-completion/completions/postern", "postern completion zsh > ~/.zfunc/_postern"}, "0; 2 unknown shell")
-	return &cobra.Command{
+	return &verb.Command{
 		Use: "completion bash|zsh|fish|powershell", Short: "Print a completion script", Long: long, Example: example,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(c.stdout, true)
-			case "zsh":
-				return root.GenZshCompletion(c.stdout)
-			case "fish":
-				return root.GenFishCompletion(c.stdout, true)
-			case "powershell":
-				return root.GenPowerShellCompletionWithDesc(c.stdout)
+		Args: verb.ExactArgs(1), ValidArgs: verb.Shells(),
+		RunE: func(_ *verb.Command, args []string) error {
+			script := verb.Script(args[0], "postern")
+			if script == "" {
+				return control.NewFault(control.ExitUsage, "usage", "postern completion bash", "completion: there is none for %q", args[0])
 			}
-			return control.NewFault(control.ExitUsage, "usage", "postern completion bash", "completion: there is none for %q", args[0])
+			c.print("%s", strings.TrimSuffix(script, "\n"))
+			return nil
 		},
 	}
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 // onboarding is what connect and reconnect take.
@@ -15,7 +14,7 @@ type onboarding struct {
 	consume                              bool // erase the claim file once the device is connected
 }
 
-func (o *onboarding) flags(cmd *cobra.Command) {
+func (o *onboarding) flags(cmd *verb.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.authority, "authority", "", "`URL` of the authority (default: as the claim says)")
 	flags.StringVar(&o.root, "root-sha256", "", "SHA-256 `fingerprint` of the authority's root certificate (default: as the claim says)")
@@ -23,15 +22,15 @@ func (o *onboarding) flags(cmd *cobra.Command) {
 	flags.StringVar(&o.identity, "identity", "", "`name` or client id of the [[identity]] of the configuration that the claim is for, where the authority cannot say it")
 }
 
-func (c *cli) connectVerb() *cobra.Command {
+func (c *cli) connectVerb() *verb.Command {
 	var o onboarding
 	var erase bool
 	long, example := manual("Give this device an identity: a new key is made here, and the claim is traded for its certificate.",
 		[]string{"sudo postern connect --claim-file claim", "ssh ca sudo postern authority claim gw-0042 | sudo postern connect --claim-file -", "postern connect --claim-file /data/factory/claim --consume   # in a first-boot script"},
 		"0 connected; 1 failed; 2 usage; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "connect", Short: "Give this device an identity", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			if erase {
 				return eraseWhenTold(c.stdin, o.claimFile)
 			}
@@ -55,14 +54,14 @@ func (c *cli) connectVerb() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) reconnectVerb() *cobra.Command {
+func (c *cli) reconnectVerb() *verb.Command {
 	var o onboarding
 	long, example := manual("Give this device's identity a new key and certificate, when it is Expired, Rejected or was exposed. The claim must be one for re-onboarding.",
 		[]string{"sudo postern reconnect --claim-file claim", "ssh ca sudo postern authority claim gw-0042 --reonboard | sudo postern reconnect --claim-file -"},
 		"0 connected; 1 failed; 2 usage; 4 there is no identity; 6 the authority cannot be reached; 7 not permitted; 9 the claim was refused")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "reconnect", Short: "Give this device's identity a new key", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o, true) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.onboard(cmd.Context(), o, true) },
 	}
 	o.flags(cmd)
 	c.waits(cmd)

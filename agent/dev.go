@@ -6,10 +6,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"postern/agent/authority/site"
@@ -17,6 +15,7 @@ import (
 	"postern/agent/control"
 	"postern/agent/credential"
 	"postern/agent/lifecycle"
+	"postern/agent/verb"
 	"postern/platform"
 	"postern/store"
 )
@@ -28,17 +27,17 @@ type devFlags struct {
 	offline bool
 }
 
-func (c *cli) devVerb() *cobra.Command {
-	var f devFlags
+func (c *cli) devVerb() *verb.Command {
+	f := devFlags{users: []string{"dev-user"}}
 	long, example := manual("Try it out: a site authority and the agent in one process on loopback, enrolled with each other, with one user-assigned identity besides. "+
 		"As root all flavours are served; otherwise the App Service and IMDS flavours, which need no files and no rights.",
 		[]string{"postern dev", "sudo postern dev --user-assigned telemetry --state-dir /var/tmp/try"}, "0 stopped; 1 an address is taken; 2 usage; 4 --offline, and nothing was saved yet; 7 permission; 11 what was saved is damaged")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "dev", Short: "Site authority and agent in one process, on loopback", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), f) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.dev(cmd.Context(), f) },
 	}
 	f.add(cmd)
-	cmd.Flags().StringSliceVar(&f.users, "user-assigned", []string{"dev-user"}, "`name` of a user-assigned identity; may be repeated")
+	verb.ListVar(cmd.Flags(), &f.users, "user-assigned", "`name` of a user-assigned identity; may be repeated")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "leave the authority switched off: what was saved must do")
 	return cmd
 }
@@ -47,7 +46,7 @@ func (c *cli) devVerb() *cobra.Command {
 // in production but that everything is on loopback: same checks, same files.
 func (c *cli) dev(ctx context.Context, f devFlags) error {
 	for _, name := range f.users {
-		if !siteName.MatchString(name) {
+		if !siteName(name) {
 			return control.NewFault(control.ExitUsage, "usage", "postern dev --user-assigned telemetry",
 				"dev: --user-assigned is %q, want 1 to 64 letters, digits, '.', '_' or '-', a letter or digit at both ends", name)
 		}
@@ -220,13 +219,15 @@ func machineName() string {
 	return nameFrom(name)
 }
 
-// siteName is what a site authority takes for a name.
-var siteName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+// siteName reports whether a site authority takes it for a name.
+func siteName(s string) bool {
+	return s != "" && len(s) <= 64 && madeOf(s, letters+"._-") && madeOf(s[:1]+s[len(s)-1:], letters)
+}
 
 // nameFrom is the host name, or "device" where the authority would not take it:
 // Linux calls a host that was given none "(none)".
 func nameFrom(host string) string {
-	if !siteName.MatchString(host) {
+	if !siteName(host) {
 		return "device"
 	}
 	return host

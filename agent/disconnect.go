@@ -5,19 +5,18 @@ import (
 	"context"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) disconnectVerb() *cobra.Command {
+func (c *cli) disconnectVerb() *verb.Command {
 	var localOnly, yes bool
 	long, example := manual("Take this device's identity away: withdraw its certificates at the authority, then destroy its keys here. A later connect gives a new identity.",
 		[]string{"sudo postern disconnect", "sudo postern disconnect --local-only --yes"},
 		"0 disconnected; 1 failed; 4 there is no identity; 6 the authority cannot be reached; 7 not permitted")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "disconnect", Short: "Take this device's identity away", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			if err := c.confirm(cmd.Context(), yes, "This destroys the identity's keys. Go on?"); err != nil {
 				return err
 			}

@@ -6,15 +6,14 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform/linux/install"
 )
 
-func (c *cli) discoveryVerb() *cobra.Command {
+func (c *cli) discoveryVerb() *verb.Command {
 	long := "Let clients find the agent without being told, or not: the marker files, the variables for services and logins, and the path of the challenges. With it, every Azure program on the device uses Postern."
-	cmd := &cobra.Command{Use: "discovery", Short: "Let clients find the agent, or not", Long: long}
+	cmd := &verb.Command{Use: "discovery", Short: "Let clients find the agent, or not", Long: long}
 	cmd.AddCommand(
 		c.discoveryChild("on", "Let clients find the agent", "Make the markers and variables by which clients find the agent. What somebody else put there is refused, before anything is changed.", c.discoveryOn),
 		c.discoveryChild("off", "Let clients not find the agent", "Take the markers and variables away, and only ours.", c.discoveryOff),
@@ -22,7 +21,7 @@ func (c *cli) discoveryVerb() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) discoveryChild(name, short, what string, do func(context.Context, installFlags) error) *cobra.Command {
+func (c *cli) discoveryChild(name, short, what string, do func(context.Context, installFlags) error) *verb.Command {
 	f := installFlags{uid: -1, gid: -1}
 	exits := "0 done; 1 something is in the way; 7 not root"
 	prefix := "sudo "
@@ -30,9 +29,9 @@ func (c *cli) discoveryChild(name, short, what string, do func(context.Context, 
 		exits, prefix = "0 shown", ""
 	}
 	long, example := manual(what, []string{prefix + "postern discovery " + name, prefix + "postern discovery " + name + " --root /mnt/image"}, exits)
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: name, Short: short, Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context(), f) },
+		RunE: func(cmd *verb.Command, _ []string) error { return do(cmd.Context(), f) },
 	}
 	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` of another system's tree")
 	if name == "on" {

@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 // variables are what a program needs to find the endpoint, in the order in
@@ -104,15 +103,15 @@ func (v variables) in(format, workload string) (text string, ok bool) {
 	return "", false
 }
 
-func (c *cli) envVerb() *cobra.Command {
+func (c *cli) envVerb() *verb.Command {
 	var format string
 	var rotate bool
 	long, example := manual("Print the variables with which a program finds the endpoint. With the name of a [[workload]] of the configuration, print its own pair; "+
 		"its secret is printed once, when it is made, and kept as a digest only.",
 		[]string{"eval \"$(postern env)\"", "sudo postern env telemetry --rotate --format dotenv > telemetry.env"}, "0 printed; 1 the secret was printed before; 2 usage; 7 not permitted")
-	cmd := &cobra.Command{
-		Use: "env [WORKLOAD]", Short: "Print the variables that programs need", Long: long, Example: example, Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &verb.Command{
+		Use: "env [WORKLOAD]", Short: "Print the variables that programs need", Long: long, Example: example, Args: verb.MaximumNArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			if _, ok := variables(nil).in(format, ""); !ok { // before a secret is made that nobody would see
 				return control.NewFault(control.ExitUsage, "usage", "postern env --format sh", "env: there is no format %q", format)
 			}
@@ -129,7 +128,7 @@ func (c *cli) envVerb() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) variables(cmd *cobra.Command, args []string, rotate bool) (variables, error) {
+func (c *cli) variables(cmd *verb.Command, args []string, rotate bool) (variables, error) {
 	if len(args) == 0 {
 		cfg, err := c.loadConfig()
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -30,7 +29,7 @@ func (c *cli) complete(fix string) string {
 	case strings.HasPrefix(fix, control.AgainWithYes):
 		return c.invocation() + " --yes" + strings.TrimPrefix(fix, control.AgainWithYes)
 	}
-	return eachCommand.ReplaceAllStringFunc(fix, func(command string) string {
+	return eachCommand(fix, func(command string) string {
 		text := strings.TrimRight(command, " ")
 		return strings.Replace(text, "postern", c.self(), 1) + c.given(text) + command[len(text):]
 	})
@@ -62,9 +61,52 @@ func (c *cli) completeAll(st *control.Status) {
 	}
 }
 
-// eachCommand finds the calls of postern in a line, each up to what ends a
+// eachCommand replaces the calls of postern in a line, each up to what ends a
 // command in a shell.
-var eachCommand = regexp.MustCompile(`(?:sudo )?\bpostern [a-z](?:[^;|&#(),]|\|[a-z])+`)
+func eachCommand(line string, by func(command string) string) string {
+	var done strings.Builder
+	for {
+		start, end := nextCommand(line)
+		if start < 0 {
+			done.WriteString(line)
+			return done.String()
+		}
+		done.WriteString(line[:start] + by(line[start:end]))
+		line = line[end:]
+	}
+}
+
+// nextCommand is where the first call of postern in a line begins, with the
+// sudo before it, and where it ends; -1 if there is none.
+func nextCommand(line string) (start, end int) {
+	const call = "postern "
+	for from := 0; ; {
+		i := strings.Index(line[from:], call)
+		if i < 0 {
+			return -1, 0
+		}
+		i += from
+		from = i + len(call)
+		word := from < len(line) && isLower(line[from])
+		if !word || i > 0 && madeOf(line[i-1:i], letters+"_") {
+			continue // part of a name, or no verb follows
+		}
+		for end = from; end < len(line); end++ {
+			bar := line[end] == '|' && end+1 < len(line) && isLower(line[end+1]) // an alternative: on|off
+			if strings.IndexByte(";|&#(),", line[end]) >= 0 && !bar {
+				break
+			}
+		}
+		return i - len("sudo ")*strings.Count(line[max(0, i-len("sudo ")):i], "sudo "), end
+	}
+}
+
+func isLower(b byte) bool { return 'a' <= b && b <= 'z' }
+
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// madeOf reports whether all of s is in the set.
+func madeOf(s, set string) bool { return strings.Trim(s, set) == "" }
 
 func sameFile(a, b string) bool {
 	x, err := os.Stat(a)
@@ -137,11 +179,9 @@ func (c *cli) invocation() string {
 	return strings.Join(words, " ")
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=@%+,-]+$`)
-
 // quoted is s as one word for a shell.
 func quoted(s string) string {
-	if plainWord.MatchString(s) {
+	if s != "" && madeOf(s, letters+"_./:=@%+,-") {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

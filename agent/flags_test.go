@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
+	"postern/agent/verb"
 )
 
-func eachVerb(visit func(*cobra.Command)) {
+func eachVerb(visit func(*verb.Command)) {
 	c := &cli{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
 	for _, cmd := range allCommands(c.root()) {
 		visit(cmd)
@@ -23,7 +23,7 @@ func TestNoSecretHasAFlagOfItsOwn(t *testing.T) {
 	name := regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)`)
 	harmless := map[string]bool{"token-life": true, "tokens": true} // a duration; link or mount
 	flags := 0
-	eachVerb(func(cmd *cobra.Command) {
+	eachVerb(func(cmd *verb.Command) {
 		for _, found := range name.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
 			flags++
 			if f := found[1]; secret.MatchString(f) && !strings.HasSuffix(f, "-file") && !harmless[f] {
@@ -44,7 +44,7 @@ func TestNoSecretHasAFlagOfItsOwn(t *testing.T) {
 
 // TestEachVerbHelps: a sentence, a usage line, two examples and exit codes.
 func TestEachVerbHelps(t *testing.T) {
-	eachVerb(func(cmd *cobra.Command) {
+	eachVerb(func(cmd *verb.Command) {
 		if cmd.Hidden || cmd.Name() == "help" || cmd == cmd.Root() {
 			return
 		}

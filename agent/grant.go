@@ -3,23 +3,22 @@ package main
 import (
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/config"
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform"
 )
 
 // grantVerb writes nothing: the configuration belongs to its author, and
 // membership in a group to the system's own tools.
-func (c *cli) grantVerb() *cobra.Command {
+func (c *cli) grantVerb() *verb.Command {
 	var identity string
 	var resources []string
 	long, example := manual("Print what lets somebody have tokens: the command that makes a user a member of the token group, or with --resource the [[grant]] table for the configuration.",
 		[]string{"postern grant telemetry", "postern grant user:telemetry --resource https://vault.azure.net"}, "0 printed; 2 usage")
-	cmd := &cobra.Command{
-		Use: "grant WHO", Short: "Print what lets somebody have tokens", Long: long, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := &verb.Command{
+		Use: "grant WHO", Short: "Print what lets somebody have tokens", Long: long, Example: example, Args: verb.ExactArgs(1),
+		RunE: func(_ *verb.Command, args []string) error {
 			cfg, err := c.loadConfig()
 			if err != nil {
 				return err
@@ -38,7 +37,7 @@ func (c *cli) grantVerb() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&identity, "identity", "system", "client `id`, or system")
-	cmd.Flags().StringSliceVar(&resources, "resource", nil, "what it may ask for, exact or with a star at the end; may be repeated")
+	verb.ListVar(cmd.Flags(), &resources, "resource", "what it may ask for, exact or with a star at the end; may be repeated")
 	return cmd
 }
 
@@ -54,12 +53,12 @@ func granted(who string) string {
 }
 
 // revokeVerb is the way back, and writes nothing either.
-func (c *cli) revokeVerb() *cobra.Command {
+func (c *cli) revokeVerb() *verb.Command {
 	long, example := manual("Print what takes tokens from a user: the command that ends its membership in the token group, and where the configuration names it.",
 		[]string{"postern revoke telemetry", "postern revoke telemetry --config /tmp/postern.toml"}, "0 printed; 2 usage")
-	return &cobra.Command{
-		Use: "revoke USER", Short: "Print what takes tokens from a user", Long: long, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+	return &verb.Command{
+		Use: "revoke USER", Short: "Print what takes tokens from a user", Long: long, Example: example, Args: verb.ExactArgs(1),
+		RunE: func(_ *verb.Command, args []string) error {
 			cfg, err := c.loadConfig()
 			if err != nil {
 				return err

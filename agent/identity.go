@@ -3,20 +3,19 @@ package main
 import (
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) identityVerb() *cobra.Command {
-	parent := &cobra.Command{
+func (c *cli) identityVerb() *verb.Command {
+	parent := &verb.Command{
 		Use: "identity", Short: "The identities on this device",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	long, example := manual("List the identities on this device.", []string{"postern identity list", "postern identity list --json"}, "0 listed; 3 no agent runs")
-	parent.AddCommand(&cobra.Command{
+	parent.AddCommand(&verb.Command{
 		Use: "list", Short: "List them", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			st, err := c.status(cmd.Context(), "identity")
 			if err != nil {
 				return err
@@ -34,9 +33,9 @@ func (c *cli) identityVerb() *cobra.Command {
 		},
 	})
 	long, example = manual("Show one identity, by name or client id.", []string{"postern identity show telemetry", "postern identity show 7b1e4c1c-5d0a-4a9b-9d2a-3f1f7c9c1a11"}, "0 shown; 1 unknown; 3 no agent runs")
-	parent.AddCommand(&cobra.Command{
-		Use: "show NAME|CLIENT-ID", Short: "Show one", Long: long, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	parent.AddCommand(&verb.Command{
+		Use: "show NAME|CLIENT-ID", Short: "Show one", Long: long, Example: example, Args: verb.ExactArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			st, err := c.status(cmd.Context(), "identity")
 			if err != nil {
 				return err

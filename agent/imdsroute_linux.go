@@ -11,9 +11,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 // imdsAddress is fixed in some SDKs, so the address itself has to exist here.
@@ -21,11 +20,11 @@ const imdsAddress = "169.254.169.254"
 
 // imdsRouteVerb is for the unit postern-imds.service, which is root's: the
 // agent has no right to change routes.
-func (c *cli) imdsRouteVerb() *cobra.Command {
-	cmd := &cobra.Command{Use: "imds-route", Short: "Make 169.254.169.254 an address of this device", Hidden: true}
-	child := func(name, short string, do func(context.Context) error) *cobra.Command {
+func (c *cli) imdsRouteVerb() *verb.Command {
+	cmd := &verb.Command{Use: "imds-route", Short: "Make 169.254.169.254 an address of this device", Hidden: true}
+	child := func(name, short string, do func(context.Context) error) *verb.Command {
 		long, example := manual(short+".", []string{"sudo postern imds-route " + name, "sudo postern imds-route " + name + "; ip route show table local " + imdsAddress}, "0 done; 1 a cloud's own metadata service answers there, or the route cannot be changed")
-		return &cobra.Command{Use: name, Short: short, Long: long, Example: example, RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context()) }}
+		return &verb.Command{Use: name, Short: short, Long: long, Example: example, RunE: func(cmd *verb.Command, _ []string) error { return do(cmd.Context()) }}
 	}
 	cmd.AddCommand(child("add", "Add the local route, unless a metadata service answers there", addIMDSRoute),
 		child("remove", "Remove the local route", removeIMDSRoute))

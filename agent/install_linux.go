@@ -9,9 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform/linux/install"
 )
 
@@ -23,15 +22,15 @@ type installFlags struct {
 	dryRun                      bool
 }
 
-func (c *cli) installVerb() *cobra.Command {
+func (c *cli) installVerb() *verb.Command {
 	var f installFlags
 	long, example := manual("Put the agent on this system, or with --root into the tree of an image: account, directories, binary, the files of the init system, "+
 		"and what makes clients find it. It refuses what somebody else put there, before it changes anything; repeated, it completes or upgrades.",
 		[]string{"sudo ./postern install", "sudo ./postern install --root /mnt/image --init busybox --dry-run"},
 		"0 installed; 1 something is in the way; 2 usage; 7 not root")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "install", Short: "Put the agent on this system", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), f) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.install(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "/", "`directory` of another system's tree")
@@ -258,6 +257,6 @@ func installFault(verb string, err error) error {
 }
 
 // systemVerbs are the verbs that change the system, or an image.
-func (c *cli) systemVerbs() []*cobra.Command {
-	return []*cobra.Command{c.installVerb(), c.uninstallVerb(), c.discoveryVerb(), c.sealVerb(), c.imdsRouteVerb()}
+func (c *cli) systemVerbs() []*verb.Command {
+	return []*verb.Command{c.installVerb(), c.uninstallVerb(), c.discoveryVerb(), c.sealVerb(), c.imdsRouteVerb()}
 }

@@ -4,19 +4,18 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform/windows"
 )
 
-func (c *cli) systemVerbs() []*cobra.Command { return []*cobra.Command{c.installVerb()} }
+func (c *cli) systemVerbs() []*verb.Command { return []*verb.Command{c.installVerb()} }
 
-func (c *cli) installVerb() *cobra.Command {
+func (c *cli) installVerb() *verb.Command {
 	long, example := manual("Register this program as the service postern, started at boot.", []string{"postern install"}, "0 registered; 1 failed; 7 no administrator")
-	return &cobra.Command{
+	return &verb.Command{
 		Use: "install", Short: "Register the service", Long: long, Example: example,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(*verb.Command, []string) error {
 			self, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("install: %w", err)

@@ -28,9 +28,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	c := &cli{stdin: stdin, stdout: stdout, stderr: redactor{stderr}, deaf: deaf, args: args, called: os.Args[0]}
-	root := c.root()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := c.root().Run(ctx, args, stdout)
 	if err == nil {
 		return control.ExitDone
 	}

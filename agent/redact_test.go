@@ -29,6 +29,23 @@ func TestWhatLooksLikeASecretIsHidden(t *testing.T) {
 			}
 		}
 	}
+	for text, want := range map[string]string{
+		"x eyJhbGciOiJ9.e30. y":                     "x " + hidden + " y", // unsigned
+		"eyJhbGciOiJ9.e30.a.eyJhbGciOiJ9.e30.b":     hidden + "." + hidden,
+		"Authorization: Basic abc def":              hidden + " def",
+		"AUTHORIZATION:abc":                         hidden,
+		"authorization:  two spaces":                "authorization:  two spaces",
+		"Client_Secret=a&client_assertion=b\\n":     hidden + "&" + hidden + "\\n",
+		"client_secret=&x":                          "client_secret=&x",
+		"-----BEGIN RSA PRIVATE KEY-----\nMIIE":     hidden + "\nMIIE",
+		"eyJshort.e30.x eyJhbGciOiJ9.e.x eyJ größe": "eyJshort.e30.x eyJhbGciOiJ9.e.x eyJ größe",
+		"": "",
+	} {
+		var out bytes.Buffer
+		if n, err := (redactor{&out}).Write([]byte(text)); n != len(text) || err != nil || out.String() != want {
+			t.Errorf("%q became %q, want %q; %d, %v", text, out.String(), want, n, err)
+		}
+	}
 	var out bytes.Buffer
 	const harmless = "client_assertion_type=urn:x authorization is missing; eyJ is how one begins; token 9f2c41aa\n"
 	if n, err := (redactor{&out}).Write([]byte(harmless)); n != len(harmless) || err != nil || out.String() != harmless {

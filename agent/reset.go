@@ -3,18 +3,17 @@ package main
 import (
 	"context"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) resetVerb() *cobra.Command {
+func (c *cli) resetVerb() *verb.Command {
 	var cache, enrolment, all, yes bool
 	long, example := manual("Remove local state: the cache (tokens, audit), the enrolment (identity and keys; the authority is not told), or both and the secrets of workloads.",
 		[]string{"sudo postern reset --cache", "sudo postern reset --all --yes"}, "0 removed; 1 failed; 2 usage; 7 not permitted")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "reset", Short: "Remove local state", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			what, err := resetTarget(cache, enrolment, all)
 			if err != nil {
 				return err
@@ -52,13 +51,13 @@ func resetTarget(cache, enrolment, all bool) (string, error) {
 	return "", control.NewFault(control.ExitUsage, "usage", "postern reset --help", "reset: say what: --cache, --enrolment or --all")
 }
 
-func (c *cli) adoptVerb() *cobra.Command {
+func (c *cli) adoptVerb() *verb.Command {
 	var changed bool
 	long, example := manual("Keep the identity although the hardware is another one: a board part was replaced. For a copied card use reset --enrolment instead.",
 		[]string{"sudo postern adopt --hardware-changed", "sudo postern adopt --hardware-changed && postern status"}, "0 adopted; 2 usage; 4 there is no identity; 7 not permitted")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "adopt", Short: "Keep the identity after a board part was replaced", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			if !changed {
 				return control.NewFault(control.ExitUsage, "usage", "sudo postern adopt --hardware-changed", "adopt: --hardware-changed is missing")
 			}

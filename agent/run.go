@@ -5,9 +5,8 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/config"
+	"postern/agent/verb"
 )
 
 // runFlags are the flags of run and dev that stand for keys of the configuration.
@@ -19,10 +18,10 @@ type runFlags struct {
 	service            bool // under the Windows service manager
 }
 
-func (f *runFlags) add(cmd *cobra.Command) {
+func (f *runFlags) add(cmd *verb.Command) {
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.listen, "listen", nil, "`addresses` of the Arc flavour, both loopback families")
-	flags.StringSliceVar(&f.imdsListen, "imds-listen", nil, "`addresses` of the IMDS flavour; turns it on")
+	verb.ListVar(flags, &f.listen, "listen", "`addresses` of the Arc flavour, both loopback families")
+	verb.ListVar(flags, &f.imdsListen, "imds-listen", "`addresses` of the IMDS flavour; turns it on")
 	flags.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
 }
 
@@ -47,13 +46,13 @@ func (f *runFlags) overrides() []config.Override {
 	return list
 }
 
-func (c *cli) runVerb() *cobra.Command {
+func (c *cli) runVerb() *verb.Command {
 	var f runFlags
 	long, example := manual("Be the agent: serve identities to the programs on this device until SIGTERM. Stays in the foreground; logs go to stderr.",
 		[]string{"postern run", "postern run --user postern:himds --pidfile /run/postern.pid"}, "0 stopped; 1 an address is taken; 2 configuration; 7 permission")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "run", Short: "Be the agent", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			cfg, err := c.loadConfig(f.overrides()...)
 			if err != nil {
 				return err

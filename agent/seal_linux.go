@@ -8,22 +8,21 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/config"
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform/linux/install"
 )
 
-func (c *cli) sealVerb() *cobra.Command {
+func (c *cli) sealVerb() *verb.Command {
 	f := installFlags{}
 	var yes bool
 	long, example := manual("Make a system that was tried ready to be copied: remove the enrolment, the cache and claims, and nothing else. "+
 		"It refuses while the agent runs. The authority is not told: disconnect first if it shall forget this device.",
 		[]string{"sudo postern seal-image", "sudo postern seal-image --root /mnt/image --dry-run"}, "0 sealed; 1 the agent runs; 2 usage; 7 not root")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "seal-image", Short: "Remove what makes this device this device", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.seal(cmd.Context(), f, yes) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.seal(cmd.Context(), f, yes) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "/", "`directory` of another system's tree")

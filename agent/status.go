@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) statusVerb() *cobra.Command {
+func (c *cli) statusVerb() *verb.Command {
 	var watch, exit bool
 	long, example := manual("Show the identity of this device: its state, how long it lasts without network, and what is wrong.",
 		[]string{"postern status", "postern status --json state"}, "0 shown; 3 no agent runs; with --exit-code 4 Unenrolled, 5 Expired, 6 Offline or ClockUntrusted, 9 Rejected, 11 Damaged, 12 Moved")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "status [KEY]", Aliases: []string{"show"}, Short: "Show the state of this device's identity", Long: long, Example: example,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Args: verb.MaximumNArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			for {
 				st, err := c.status(cmd.Context(), "status")
 				if err != nil {

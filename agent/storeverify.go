@@ -9,25 +9,24 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/store"
 )
 
 // verifyLimit bounds the child process that checks a database.
 const verifyLimit = 10 * time.Second
 
-func (c *cli) storeVerb() *cobra.Command {
-	parent := &cobra.Command{
+func (c *cli) storeVerb() *verb.Command {
+	parent := &verb.Command{
 		Use: "store", Short: "Look at the databases",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *verb.Command, _ []string) error { return cmd.Help() },
 	}
 	long, example := manual("Check a database file without changing it. The agent does this in a process of its own before it opens a file.",
 		[]string{"sudo postern store verify /var/lib/postern/identity.db", "postern store verify ./cache.db"}, "0 sound; 1 damaged, not a database, or in use; 7 permission")
-	parent.AddCommand(&cobra.Command{
-		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	parent.AddCommand(&verb.Command{
+		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: verb.ExactArgs(1),
+		RunE: func(cmd *verb.Command, args []string) error {
 			restrictVerifier(args[0])
 			err := store.VerifyFile(cmd.Context(), args[0], store.Options{})
 			if werr := store.WriteVerdict(c.stdout, err); werr != nil {

@@ -5,19 +5,18 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
-func (c *cli) tokenVerb() *cobra.Command {
+func (c *cli) tokenVerb() *verb.Command {
 	var req control.TokenRequest
 	long, example := manual("Print a token as the endpoint would give it to this user.",
 		[]string{"postern token --resource https://vault.azure.net", "postern token --resource https://management.azure.com/ --refresh --json"},
 		"0 printed; 3 no agent runs; 4, 5, 6, 9, 11, 12 the identity's state is why there is none; 7 not permitted; 8 no answer in time")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "token --resource RESOURCE", Short: "Print a token", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			if req.Resource == "" {
 				return control.NewFault(control.ExitUsage, "usage", "postern token --resource https://vault.azure.net", "token: --resource is missing")
 			}

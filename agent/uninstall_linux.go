@@ -5,20 +5,19 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 	"postern/platform/linux/install"
 )
 
-func (c *cli) uninstallVerb() *cobra.Command {
+func (c *cli) uninstallVerb() *verb.Command {
 	var f installFlags
 	var purge, yes bool
 	long, example := manual("Stop the agent and take away what install made, as it was left: what somebody edited stays. The identity stays too, unless --purge.",
 		[]string{"sudo postern uninstall --dry-run", "sudo postern uninstall --purge"}, "0 removed, or nothing was installed; 1 failed, or --purge of an enrolled device; 7 not root")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "uninstall", Short: "Take the agent off this system", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), f, purge, yes) },
+		RunE: func(cmd *verb.Command, _ []string) error { return c.uninstall(cmd.Context(), f, purge, yes) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "/", "`directory` of another system's tree")

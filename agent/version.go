@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/spf13/cobra"
+	"postern/agent/verb"
 )
 
 // version is set by the release build: -ldflags "-X main.version=1.2.3".
@@ -30,11 +30,11 @@ type versionDocument struct {
 	Modules []string `json:"modules"`
 }
 
-func (c *cli) versionVerb() *cobra.Command {
+func (c *cli) versionVerb() *verb.Command {
 	long, example := manual("Show the version and what this binary was built from.", []string{"postern version", "postern version --json"}, "0")
-	return &cobra.Command{
+	return &verb.Command{
 		Use: "version", Short: "Show the version", Long: long, Example: example,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(*verb.Command, []string) error {
 			doc := describeBuild()
 			if c.json {
 				return c.printJSON(doc)

@@ -6,20 +6,19 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
 	"postern/agent/lifecycle"
+	"postern/agent/verb"
 )
 
-func (c *cli) waitVerb() *cobra.Command {
+func (c *cli) waitVerb() *verb.Command {
 	var target string
 	timeout := 30 * time.Second
 	long, example := manual("Wait until the agent answers (ready) or has spoken with its authority (connected).",
 		[]string{"postern wait --for ready", "postern wait --for connected --timeout 2m"}, "0 reached; 2 usage; 8 not reached in time")
-	cmd := &cobra.Command{
+	cmd := &verb.Command{
 		Use: "wait", Short: "Wait for the agent", Long: long, Example: example,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *verb.Command, _ []string) error {
 			if target != "ready" && target != "connected" {
 				return control.NewFault(control.ExitUsage, "usage", "postern wait --for ready", "wait: --for is %q, want ready or connected", target)
 			}
@@ -35,7 +34,7 @@ func (c *cli) waitVerb() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) waitFor(cmd *cobra.Command, client *control.Client, target string, timeout time.Duration) error {
+func (c *cli) waitFor(cmd *verb.Command, client *control.Client, target string, timeout time.Duration) error {
 	began, said := time.Now(), false
 	last := "nothing answers on " + client.Path
 	for {

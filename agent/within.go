@@ -6,9 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"postern/agent/control"
+	"postern/agent/verb"
 )
 
 const (
@@ -17,7 +16,7 @@ const (
 )
 
 // waits gives verbs that ask the agent a --timeout.
-func (c *cli) waits(verbs ...*cobra.Command) {
+func (c *cli) waits(verbs ...*verb.Command) {
 	for _, cmd := range verbs {
 		if !strings.Contains(cmd.Long, "; 8 ") {
 			cmd.Long = strings.TrimSuffix(cmd.Long, ".") + "; 8 no answer in time."
