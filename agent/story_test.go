@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -131,6 +132,9 @@ func lookForSchemas(t *testing.T, logs string) {
 			t.Errorf("%s: %q printed a document without its schema", story, s.Args)
 		}
 	})
+	if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
+		return // some of the stories, as in the tier boot: they need not print every document
+	}
 	for _, want := range []string{"status", "check", "error", "version", "token", "identity", "config", "env", "claim"} {
 		if !schemas["postern."+want+"/1"] {
 			t.Errorf("no story printed a document %s", want)
