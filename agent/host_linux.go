@@ -55,11 +55,11 @@ func platformRoot() bool { return os.Geteuid() == 0 }
 
 // restrictVerifier bounds the process that checks a database: a damaged file
 // must not make it eat the machine. Less than 128 MiB stops any Go program at
-// its start, and this much the race detector. It gets to see that file alone,
-// as far as the kernel knows how.
+// its start, and this much one that is built with C. It gets to see that file
+// alone, as far as the kernel knows how.
 func restrictVerifier(path string) {
 	const data = 128 << 20
-	if !raced {
+	if !withC {
 		_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: data, Max: data})
 	}
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
