@@ -7,7 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"sync/atomic"
 )
@@ -134,7 +134,7 @@ func (f *IdentityFile) commit(old, next *picture, changed map[place]bool) error 
 		return f.create(context.Background(), next)
 	}
 	return f.db.Update(func(tx *Tx) error {
-		for _, p := range slices.SortedFunc(maps.Keys(changed), comparePlaces) {
+		for _, p := range inOrder(slices.Collect(maps.Keys(changed))) {
 			if err := f.apply(tx, p, next.records[p]); err != nil {
 				return err
 			}
@@ -231,7 +231,7 @@ func (f *IdentityFile) signature() string {
 // newPicture decodes the records. A record that does not decode is ErrCorrupt.
 func newPicture(records map[place][]byte) (*picture, error) {
 	p := &picture{records: records}
-	for _, at := range slices.SortedFunc(maps.Keys(records), comparePlaces) {
+	for _, at := range inOrder(slices.Collect(maps.Keys(records))) {
 		switch at.bucket {
 		case deviceBucket:
 			if at.key != deviceKey {
@@ -264,7 +264,7 @@ func (p *picture) deviceRecord() (DeviceRecord, error) {
 
 // source gives the records for a new file.
 func (p *picture) source(emit func(place, []byte) error) error {
-	for _, at := range slices.SortedFunc(maps.Keys(p.records), comparePlaces) {
+	for _, at := range inOrder(slices.Collect(maps.Keys(p.records))) {
 		if err := emit(at, p.records[at]); err != nil {
 			return err
 		}
@@ -272,9 +272,12 @@ func (p *picture) source(emit func(place, []byte) error) error {
 	return nil
 }
 
-func comparePlaces(a, b place) int {
-	if c := strings.Compare(a.bucket, b.bucket); c != 0 {
-		return c
-	}
-	return strings.Compare(a.key, b.key)
+// inOrder sorts places by bucket and key. slices.SortFunc would be a copy of
+// its code for this type alone.
+func inOrder(places []place) []place {
+	sort.Slice(places, func(i, j int) bool {
+		a, b := places[i], places[j]
+		return a.bucket < b.bucket || a.bucket == b.bucket && a.key < b.key
+	})
+	return places
 }
