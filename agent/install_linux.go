@@ -58,6 +58,7 @@ func (c *cli) install(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return installFault("install", err)
 	}
+	c.say("init system: %s", found.because(o.Init))
 	live := install.Live{Init: o.Init, Running: f.root == "/" && found.runs(o.Init), Service: p.Service(), Binary: o.To}
 	if f.dryRun {
 		p.Later(live.Start(p))
@@ -203,6 +204,14 @@ func unsaid(o install.Options, m install.Manifest, found initFound) install.Opti
 
 // initFound is the init system that was found.
 type initFound struct{ install.Found }
+
+// because names an init system, and what showed it unless somebody chose it.
+func (f initFound) because(init string) string {
+	if init == f.Init {
+		return init + ", found by: " + f.Evidence
+	}
+	return init + ", as it was chosen"
+}
 
 // runs reports whether init is what runs here. System V's init can have both
 // a line and a script.

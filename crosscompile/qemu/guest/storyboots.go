@@ -190,8 +190,10 @@ type status struct {
 }
 
 // postern runs a verb of the product; what it prints for people stays apart.
-func postern(args ...string) (stdout string, err error) {
-	cmd := exec.Command(agent, args...)
+func postern(args ...string) (stdout string, err error) { return verb(agent, args...) }
+
+func verb(program string, args ...string) (stdout string, err error) {
+	cmd := exec.Command(program, args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()

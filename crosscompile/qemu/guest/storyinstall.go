@@ -28,7 +28,7 @@ type oneStep struct {
 
 func installs(program string, args ...string) (installation, error) {
 	var said installation
-	out, err := run(append([]string{program, "install", "--json"}, args...), 0)
+	out, err := verb(program, append([]string{"install", "--json"}, args...)...)
 	if err != nil {
 		return said, err
 	}
