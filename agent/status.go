@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"postern/agent/control"
@@ -72,7 +73,8 @@ func (c *cli) showStatus(st control.Status, key []string) error {
 	return nil
 }
 
-// showKey prints one top-level value of the document.
+// showKey prints one top-level value of the document, or what stands behind a
+// label of the page.
 func (c *cli) showKey(st control.Status, key string) error {
 	raw, err := json.Marshal(st)
 	if err != nil {
@@ -83,6 +85,17 @@ func (c *cli) showKey(st control.Status, key string) error {
 		return err
 	}
 	value, ok := doc[key]
+	if !ok && !c.json {
+		for _, line := range statusLines(st, false) {
+			if text, found := strings.CutPrefix(line, fmt.Sprintf("  %-12s ", key)); found {
+				c.print("%s", text)
+				ok = true
+			}
+		}
+		if ok {
+			return nil
+		}
+	}
 	if !ok {
 		return control.NewFault(control.ExitUsage, "unknown-key", "postern status --json", "status: there is no key %q", key)
 	}
