@@ -119,11 +119,13 @@ func placeFault(state string, err error) error {
 	return control.NewFault(control.ExitFailed, "state-dir", "postern dev --state-dir DIR   # one that can be made", "dev: the state directory %s: %w", state, err)
 }
 
-func (d *developer) memoryPath() string { return filepath.Join(d.cfg.StateDir, "dev.json") }
+func (d *developer) memoryPath() string { return devMemoryIn(d.cfg.StateDir) }
+
+func devMemoryIn(state string) string { return filepath.Join(state, "dev.json") }
 
 func (d *developer) recall(state string) error {
 	d.memory = devMemory{Authority: "127.0.0.1:0", IMDS: devIMDS, AppService: devAppService}
-	path := filepath.Join(state, "dev.json")
+	path := devMemoryIn(state)
 	raw, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

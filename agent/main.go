@@ -61,6 +61,9 @@ func (c *cli) explain(ctx context.Context, err error) int {
 	if interrupted(ctx, err) {
 		f = *control.NewFault(control.ExitInterrupted, "interrupted", c.invocation(), "interrupted before it was done")
 	}
+	if f.ID == "not-running" && c.stateDir != "" && !missingFile(devMemoryIn(c.stateDir)) {
+		f.Fix = "postern dev" // it is a trial that does not run
+	}
 	if f.Fix = c.complete(f.Fix); f.Fix == "" {
 		f.Fix = c.lookInto(err)
 	}
