@@ -52,7 +52,8 @@ func inIdentity(name, fallback string, at func(*Identity) any) field {
 func identitySection() section {
 	return section{
 		name: "identity", limit: MaxIdentities,
-		doc: "Identities of this device, where the authority cannot say which they are.",
+		doc: "Identities of this device, where the authority cannot say which they are. Each has a claim of its own:\n" +
+			"postern connect --identity NAME.",
 		add: func(c *Config) any {
 			c.Identities = append(c.Identities, Identity{})
 			return &c.Identities[len(c.Identities)-1]
