@@ -88,7 +88,7 @@ func ask(ctx context.Context, cmd *exec.Cmd, path string) error {
 		if sentinel == nil {
 			return nil
 		}
-		return fmt.Errorf("%s: %w", text, sentinel)
+		return fmt.Errorf("%s: %w", strings.TrimSuffix(text, ": "+sentinel.Error()), sentinel)
 	}
 	if word == verdictUnknown {
 		return fmt.Errorf("check of %s: %s", path, text)

@@ -112,6 +112,8 @@ func TestEveryVerdictComesBackAsItsError(t *testing.T) {
 		})
 		if err := verify(t.Context(), "x"); !errors.Is(err, want) {
 			t.Errorf("%v came back as %v", want, err)
+		} else if text := "page 7: it says: " + want.Error(); err.Error() != text {
+			t.Errorf("it says %q, want %q", err, text)
 		}
 	}
 }

@@ -26,6 +26,8 @@ type DB struct {
 	dir  *os.File // the directory, held so that its replacement is seen
 	lock *os.File // nil where the directory cannot be written
 
+	unlocked error // why lock is nil
+
 	write sync.Mutex // one writer, one recovery at a time; taken before state
 
 	state   sync.RWMutex // guards what follows; never held while waiting for write
@@ -79,6 +81,7 @@ func begin(path string, k *Key, o Options) (*DB, error) {
 	if err != nil && !unwritable(err) {
 		return nil, errors.Join(err, dir.Close())
 	}
+	d.unlocked = err
 	return d, nil
 }
 

@@ -94,13 +94,13 @@ func (f *IdentityFile) damage(err error) error {
 func fixDamaged(err error) string {
 	switch {
 	case errors.Is(err, ErrNewer):
-		return "install the newer release again"
+		return "postern version   # and install the newer release again"
 	case errors.Is(err, ErrWrongKey), errors.Is(err, ErrNotFound):
-		return "restore the file kek that belongs to identity.db, or: postern reconnect"
+		return "sudo postern reconnect --claim-file FILE   # or put back the file kek that belongs to identity.db"
 	case errors.Is(err, ErrDamaged):
-		return "restore identity.db and kek from a backup, or: postern reconnect"
+		return "sudo postern reconnect --claim-file FILE   # or put back identity.db and kek from a backup"
 	}
-	return "postern check"
+	return "sudo postern check"
 }
 
 // choose takes the database if it is whole and as new as the marker says, else

@@ -36,6 +36,8 @@ func unwritable(err error) bool {
 	return false
 }
 
+func fixUnwritable(error, string) string { return "" }
+
 func endedFromOutside(*os.ProcessState) bool { return false } // it cannot be told
 
 // syncDir: names are journalled by the file system; a directory has no flush.

@@ -31,6 +31,27 @@ func unwritable(err error) bool {
 	return false
 }
 
+// fixUnwritable is the next step when nothing can be written in dir, empty if
+// that is not what err says.
+func fixUnwritable(err error, dir string) string {
+	for _, f := range []struct {
+		is  error
+		fix string
+	}{
+		{syscall.ENOSPC, "df -h %s   # and make room"},
+		{syscall.EDQUOT, "df -h %s   # and make room, or raise the quota"},
+		{syscall.EROFS, "findmnt -T %s   # and mount it so that it can be written"},
+		{syscall.EIO, "sudo dmesg | tail   # says what is wrong with the disk below %s"},
+		{syscall.EACCES, "ls -la %s"},
+		{syscall.EPERM, "ls -la %s"},
+	} {
+		if errors.Is(err, f.is) {
+			return fmt.Sprintf(f.fix, dir)
+		}
+	}
+	return ""
+}
+
 // endedFromOutside reports whether a process was ended by a signal that no
 // fault of its own raises.
 func endedFromOutside(p *os.ProcessState) bool {

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 func backupName(path string) string { return path + ".bak" }
@@ -13,8 +15,10 @@ func backupName(path string) string { return path + ".bak" }
 // reopen opens the file that stands at path, to read only where it cannot be
 // written. It needs write, and no open file.
 func (d *DB) reopen(ctx context.Context) error {
+	why := d.unlocked
 	l, err := load(ctx, d.path, d.kind, d.key, d.o, d.lock == nil, d.expendable)
 	if err != nil && unwritable(err) {
+		why = err
 		l, err = load(ctx, d.path, d.kind, d.key, d.o, true, d.expendable)
 	}
 	if !errors.Is(err, errSlow) {
@@ -30,6 +34,9 @@ func (d *DB) reopen(ctx context.Context) error {
 		d.suspect = true // the next commit goes to a copy without them
 	}
 	d.install(l)
+	if l.readOnly {
+		d.problem(cmp.Or(why, ErrReadOnly))
+	}
 	return nil
 }
 
@@ -42,7 +49,6 @@ func (d *DB) install(l *loaded) {
 	d.health.Mode, d.health.Problem, d.health.Fix = ModeDisk, "", ""
 	if l.readOnly {
 		d.health.Mode = ModeReadOnly
-		d.health.Problem = "the file cannot be written"
 	}
 }
 
@@ -84,7 +90,7 @@ func (d *DB) failed(cause error) error {
 func (d *DB) problem(err error) {
 	d.state.Lock()
 	defer d.state.Unlock()
-	d.health.Problem, d.health.Fix = err.Error(), FixOf(err)
+	d.health.Problem, d.health.Fix = err.Error(), cmp.Or(FixOf(err), fixUnwritable(err, filepath.Dir(d.path)))
 	if d.file == nil {
 		d.health.Mode = ModeMemory
 	}

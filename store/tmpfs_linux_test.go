@@ -91,6 +91,11 @@ func fullDisk(dir string) error {
 		if cacheErr != nil && c.Health().Mode != ModeMemory && c.Health().Problem == "" {
 			return fmt.Errorf("%d bytes free: cache %v, health %+v", step%24*4096, cacheErr, c.Health()) //nolint:errorlint // both are told, neither is the cause
 		}
+		for _, h := range []Health{c.Health(), f.Health()} {
+			if strings.Contains(h.Problem, "no space left") && h.Fix != "df -h "+dir+"   # and make room" {
+				return fmt.Errorf("no cure: %+v", h)
+			}
+		}
 		if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
 			return err
 		}
@@ -176,8 +181,10 @@ func readOnlyDisk(dir string) error {
 	if err := holds(f, c, testIdentity("a", 1), token("a", "r", 1)); err != nil {
 		return err
 	}
-	if h := c.Health(); h.Mode != ModeMemory || h.Problem == "" {
-		return fmt.Errorf("health %+v", h)
+	for _, h := range []Health{c.Health(), {Mode: ModeMemory, Problem: f.Health().Problem, Fix: f.Health().Fix}} {
+		if h.Mode != ModeMemory || !strings.Contains(h.Problem, "read-only file system") || !strings.HasPrefix(h.Fix, "findmnt -T "+dir) {
+			return fmt.Errorf("health %+v", h)
+		}
 	}
 	c.Stage(Change{PutTokens: []TokenRecord{token("a", "r", 2)}})
 	if err := c.Commit(ctx); !errors.Is(err, ErrReadOnly) {
