@@ -179,8 +179,12 @@ func (g *graph) addProblems(st *control.Status) {
 			st.Problem, st.Fix = p.text, p.fix
 			continue
 		}
-		if !slices.Contains(st.Warnings, p.text) {
-			st.Warnings = append(st.Warnings, p.text)
-		}
+		st.Warnings = append(st.Warnings, p.text)
 	}
+	said := map[string]bool{st.Problem: true} // two databases have one key file
+	st.Warnings = slices.DeleteFunc(st.Warnings, func(w string) bool {
+		again := said[w]
+		said[w] = true
+		return again
+	})
 }

@@ -63,6 +63,9 @@ func TestST17KeyFileThatOthersCouldReadAtTheStartIsNotUsedEither(t *testing.T) {
 		if st.Exit() != control.ExitDamaged || !strings.Contains(st.Problem, path) || st.Fix != "chmod 0600 "+path {
 			t.Errorf("it says %q, fix %q, exit code %d", st.Problem, st.Fix, st.Exit())
 		}
+		if len(st.Warnings) != 2 { // that it is so now, and that the file cannot be read
+			t.Errorf("warnings %q", st.Warnings)
+		}
 		claim := control.ConnectRequest{Claim: "not looked at", Again: true}
 		var fault *control.Fault
 		if err := s.g.Connect(t.Context(), claim, func(string) {}); !errors.As(err, &fault) || fault.Exit != control.ExitDamaged || fault.Fix != "chmod 0600 "+path {
