@@ -76,7 +76,7 @@ func tiers() []tier {
 			steps: []step{{name: "power cuts", dir: "crosscompile/qemu/powercut", env: []string{"POSTERN_QEMU=full"}, test: []string{"-timeout", "110m", "./..."}}},
 		},
 		{
-			name: "guards", what: "takes out each guard of the endpoint and sees a test fail (about 10 min)", limit: time.Hour, packages: basics(),
+			name: "guards", what: "takes out each guard of endpoint, challenges, platform and store and sees a test fail; as root (about 20 min)", limit: time.Hour, packages: basics(),
 			steps: []step{goTest("guards", "agent/endpoint", "-run", "TestEveryGuardThatIsTakenOutIsMissed", "-guards", "-timeout", "50m", ".")},
 		},
 		{
