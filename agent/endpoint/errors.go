@@ -109,7 +109,7 @@ func byState(e *token.StateError) answer {
 	case lifecycle.Rejected:
 		final.text = describe(name, cmp.Or(reason, "the authority no longer knows this identity"), cmp.Or(e.Fix, "postern reconnect"))
 	case lifecycle.Moved:
-		final.text = describe(name, cmp.Or(reason, "this is not the hardware that was connected"), "postern adopt --hardware-changed or postern reset")
+		final.text = describe(name, cmp.Or(reason, "this is not the hardware that was connected"), "postern adopt --hardware-changed or postern reset --enrolment")
 	case lifecycle.Damaged:
 		final.text = describe(name, cmp.Or(reason, "the identity cannot be read"), cmp.Or(e.Fix, "postern check --only identity-readable"))
 	case lifecycle.ClockUntrusted:

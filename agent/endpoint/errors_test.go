@@ -56,7 +56,7 @@ func stateRows() []row {
 		},
 		{
 			"Moved", state(lifecycle.Moved, "", "x"), false, 403, "unauthorized_client", "",
-			"Moved: this is not the hardware that was connected. postern adopt --hardware-changed or postern reset",
+			"Moved: this is not the hardware that was connected. postern adopt --hardware-changed or postern reset --enrolment",
 		},
 		{"Unenrolled", state(lifecycle.Unenrolled, "", ""), false, 400, "invalid_request", "", "Identity not found. This device is not connected: postern connect"},
 		{

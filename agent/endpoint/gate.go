@@ -113,7 +113,7 @@ func ipOf(a net.Addr) (netip.Addr, bool) {
 var turnedAway = fixedAnswer()
 
 func fixedAnswer() []byte {
-	const body = `{"error":"too_many_requests","error_description":"Too many connections of one account: 32 are allowed. Close idle ones, then try again: postern status"}`
+	const body = `{"error":"too_many_requests","error_description":"Too many connections of one account. Close idle ones, then try again: postern status"}`
 	return []byte("HTTP/1.1 429 Too Many Requests\r\n" +
 		"Cache-Control: no-store\r\n" +
 		"Connection: close\r\n" +
