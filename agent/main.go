@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"postern/agent/control"
@@ -67,7 +68,7 @@ func (c *cli) explain(ctx context.Context, err error) int {
 	if f.Fix = c.complete(f.Fix); f.Fix == "" {
 		f.Fix = c.lookInto(err)
 	}
-	if c.json {
+	if c.json || slices.Contains(c.args, "--json") { // which is not read any more behind a flag that nobody knows
 		if len(f.Chain) == 0 {
 			f.Chain = control.CauseChain(err)
 		}

@@ -53,7 +53,7 @@ func (c *cli) waitFor(cmd *verb.Command, client *control.Client, target string, 
 		case err == nil:
 			last = fmt.Sprintf("the state is %s", st.State)
 		case errors.Is(err, control.ErrNotRunning):
-		case control.AsFault(err).ID != "failed": // a refusal, which no waiting changes
+		case control.AsFault(err).Exit != control.ExitFailed: // a refusal, which no waiting changes
 			return err
 		default:
 			last = fmt.Sprintf("no answer on %s: %v", client.Path, err)

@@ -133,6 +133,15 @@ func (e *closed) Error() string {
 
 func (e *closed) Unwrap() error { return e.cause }
 
+// turnedAway is a connection that the agent closed before it answered.
+type turnedAway struct{ cause error }
+
+func (e *turnedAway) Error() string {
+	return fmt.Sprintf("the agent closed the connection: it stops, or has %d of this account already", maxConnectionsPerPeer)
+}
+
+func (e *turnedAway) Unwrap() error { return e.cause }
+
 // named puts our own uid where the agent could see none: the kernel tells it
 // nothing of an account that its user namespace does not know.
 func named(message string) string {
@@ -151,6 +160,8 @@ func (c *Client) unreached(err error) error {
 		return f
 	case errors.Is(err, fs.ErrPermission):
 		return NewFault(ExitPermission, "control-permission", AgainWithSudo, "%w", &closed{c.Path, err})
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrClosedPipe), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return NewFault(ExitFailed, "control-closed", "sleep 2; postern status", "%w", &turnedAway{err})
 	}
 	return fmt.Errorf("control: %w", err)
 }

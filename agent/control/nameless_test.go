@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"postern/platform"
@@ -30,6 +31,27 @@ func post(t *testing.T, c *Client) error {
 	t.Helper()
 	_, err := c.Token(t.Context(), TokenRequest{Resource: "x"})
 	return err
+}
+
+// TestConnectionThatIsTurnedAwayIsWordedForAPerson holds all that one account
+// may have.
+func TestConnectionThatIsTurnedAwayIsWordedForAPerson(t *testing.T) {
+	w := serve(t)
+	for range maxConnectionsPerPeer {
+		conn, err := w.host.DialAs(member)(t.Context(), "unix", w.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	_, err := w.as(member).Status(t.Context())
+	f := AsFault(err)
+	if f == nil || f.ID != "control-closed" || f.Fix == "" || f.Exit != ExitFailed || !strings.Contains(f.Message, "has 8 of this account already") {
+		t.Errorf("got %+v", f)
+	}
+	if _, err := w.as(root).Status(t.Context()); err != nil {
+		t.Errorf("another account: %v", err)
+	}
 }
 
 func TestSocketThatMayNotBeOpenedIsWordedForAPerson(t *testing.T) {
