@@ -224,6 +224,12 @@ func TestBrokenInitFileFailsTheStory(t *testing.T) {
 		{"no line in the inittab", "short", "busybox", "start", "connection refused", edit("etc/inittab", "::respawn:/usr/bin/postern", "# nothing")},
 		{"an agent that stays root", "full", "busybox", "start", "owner is uid", edit("etc/inittab", "::respawn:/usr/bin/postern", "::respawn:/usr/bin/postern run")},
 		{"a wrong ExecStart", "full", "systemd", "start", "203/EXEC", edit("usr/lib/systemd/system/postern.service", "ExecStart=", "ExecStart=/usr/bin/posterm run")},
+		{"systemd: a socket on another port", "full", "systemd", "start", "was handed over for 127.0.0.1:40343", edit("usr/lib/systemd/system/postern.socket", "ListenStream=127", "ListenStream=127.0.0.1:40343")},
+		{"OpenRC: another account", "full", "openrc", "start", "unable to open the logfile", edit("etc/init.d/postern", "command_user=", `command_user="nobody:nogroup"`)},
+		{"runit: an agent that stays root", "full", "runit", "start", "owner is uid", edit("etc/sv/postern/run", "exec chpst", "exec /usr/bin/postern run")},
+		{"s6: an agent that stays root", "full", "s6", "start", "owner is uid", edit("etc/s6/sv/postern/run", "exec s6-setuidgid", "exec /usr/bin/postern run --ready-fd 3")},
+		{"System V: another run level", "full", "inittab", "start", "connection refused", edit("etc/inittab", "po:2345:", "po:345:respawn:/usr/bin/postern run --user postern:himds")},
+		{"a script of another program", "full", "sysvinit", "start", "connection refused", edit("etc/init.d/postern", "agent=", "agent=/usr/bin/posterm")},
 		{"a line that does not respawn", "full", "busybox", "killed", "no new agent", edit("etc/inittab", "::respawn:/usr/bin/postern", "::once:/usr/bin/postern run --user postern:himds")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
