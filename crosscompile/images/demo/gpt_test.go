@@ -24,6 +24,12 @@ func TestClaimIsNotWrittenIntoWhatIsNoImage(t *testing.T) {
 	if content, err := os.ReadFile(image); err != nil || !strings.HasPrefix(string(content), "not a disk") {
 		t.Errorf("the file was changed: %v", err)
 	}
+	if err := os.Truncate(claim, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := putClaim(t.Context(), image, claim); err == nil || !strings.Contains(err.Error(), "claim is empty") {
+		t.Errorf("an empty claim: %v", err)
+	}
 	if err := putClaim(t.Context(), filepath.Join(dir, "missing"), claim); err == nil {
 		t.Error("putClaim into a missing image: no error")
 	}

@@ -164,8 +164,10 @@ func addFile(w *tar.Writer, path, name string) error {
 // file, as a factory does before it flashes: private to root from the start.
 func putClaim(ctx context.Context, image, claim string) error {
 	for _, path := range []string{image, claim} {
-		if _, err := os.Stat(path); err != nil {
+		if info, err := os.Stat(path); err != nil {
 			return err
+		} else if info.Size() == 0 { // what a command that failed leaves behind its ">"
+			return fmt.Errorf("%s is empty", path)
 		}
 	}
 	offset, err := partitionOffset(image, "data")
