@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 )
@@ -40,12 +41,12 @@ func goTest(name, dir string, args ...string) step { return step{name: name, dir
 func tiers() []tier {
 	return append([]tier{
 		{
-			name: "short", what: "everything that a change must pass: checks, all rooms, real clients, machines; what CI runs (at most 75 min)",
-			limit: 75 * time.Minute, packages: slices.Concat(basics(), machineNeeds(), emulators()), steps: slices.Concat(checks(), []step{
+			name: "short", what: "everything that a change must pass: checks, all rooms, real clients, machines; what CI runs (at most 80 min)",
+			limit: 80 * time.Minute, packages: slices.Concat(basics(), machineNeeds(), emulators()), steps: slices.Concat(checks(), []step{
 				rooms(),
 				{name: "npm packages", dir: "agent/interop/js", run: []string{"npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"}, limit: 2 * time.Minute},
-				{name: "real clients", dir: "agent/interop", test: []string{"-timeout", "8m", "./..."}, limit: 9 * time.Minute},
-				emulated("short", 7*time.Minute),
+				{name: "real clients", dir: "agent/interop", test: []string{"-timeout", "7m", "./..."}, limit: 8 * time.Minute},
+				emulated("short", 6*time.Minute),
 			}, booted()),
 		},
 		{
@@ -97,6 +98,17 @@ func checks() []step {
 		{name: "vet linux", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=linux"}, limit: 2 * time.Minute},
 		{name: "vet linux/arm64", run: []string{"go", "vet", "./platform/...", "./agent/..."}, env: []string{"GOOS=linux", "GOARCH=arm64"}, limit: 2 * time.Minute},
 		{name: "vet windows", run: []string{"go", "vet", "./..."}, env: []string{"GOOS=windows"}, limit: 2 * time.Minute},
+		compiled("windows", "arm64"),
+		compiled("linux", "arm", "GOARM=6"),
+	}
+}
+
+// compiled builds the program for a processor on which nothing of the short
+// tier runs it.
+func compiled(system, arch string, env ...string) step {
+	return step{
+		name: "compile " + system + "/" + arch, run: []string{"go", "build", "-o", os.DevNull, "./agent"},
+		env: append([]string{"CGO_ENABLED=0", "GOOS=" + system, "GOARCH=" + arch}, env...), limit: 4 * time.Minute,
 	}
 }
 
