@@ -19,14 +19,15 @@ import (
 	"postern/crosscompile"
 )
 
-// Loopback addresses of the run; none is a default of the product.
+// Loopback addresses of the run; none is a default of the product, and none a
+// port that the system hands out by itself.
 const (
-	authorityAddr = "127.0.0.1:41443"
-	arcAddr       = "127.0.0.1:41342"
-	arcAddr6      = "[::1]:41342"
-	imdsAddr      = "127.0.0.1:41343"
-	appAddr       = "127.0.0.1:41344"
-	floorAddr     = "127.0.0.1:41345"
+	authorityAddr = "127.0.0.1:14443"
+	arcAddr       = "127.0.0.1:14342"
+	arcAddr6      = "[::1]:14342"
+	imdsAddr      = "127.0.0.1:14343"
+	appAddr       = "127.0.0.1:14344"
+	floorAddr     = "127.0.0.1:14345"
 	resource      = "https://vault.azure.net"
 	resources     = 10
 )
