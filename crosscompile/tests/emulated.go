@@ -7,6 +7,10 @@ func emulators() []need {
 	return []need{{"qemu-arm-static", "qemu-user-static"}, {"qemu-riscv64-static", "qemu-user-static"}, {"qemu-aarch64-static", "qemu-user-static"}, {"ip", "iproute2"}}
 }
 
+// foreignBinaries is the package of the step emulated; among the rooms all of it
+// would be skipped.
+const foreignBinaries = "postern/crosscompile/emulated"
+
 // emulated starts foreign binaries; the full form runs the security suites, too.
 func emulated(form string, limit time.Duration) step {
 	return step{
