@@ -48,33 +48,56 @@ func TestWorkloadAnswersToTheNamesOfItsTable(t *testing.T) {
 	agent.stop(t)
 }
 
-// TestAddressThatIsNotHereIsSaidWithWhatToDo plays it in a network namespace
-// that has loopback alone. A local route for a bridge's address would keep the
-// bridge from ever working.
-func TestAddressThatIsNotHereIsSaidWithWhatToDo(t *testing.T) {
+// alone starts the agent of p in a network namespace that has loopback alone.
+func alone(t *testing.T, p place) *process {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("not run: a network namespace needs root; the tier of root plays this")
 	}
-	for table, want := range map[string]string{
-		"[[workload]]\nname = \"web\"\nlisten = \"172.17.0.1:40400\"\n": "fix: ip -br address",
-		"[imds]\nenabled = true\n":                                      "fix: sudo ip route add local 169.254.169.254/32 dev lo",
-	} {
-		p := newPlace(t)
-		p.append(t, table)
-		agent := begin(t, func(cmd *exec.Cmd) {
-			p.use(cmd)
-			shell, err := exec.LookPath("sh")
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd.Args = []string{"sh", "-c", "ip link set lo up && exec \"$0\" run", cmd.Path}
-			cmd.Path = shell
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		})
-		if code, said := agent.exit(t), agent.text(); code != control.ExitFailed || !strings.Contains(said, want) || !strings.Contains(said, "no device of this machine has the address") {
-			t.Errorf("exit code %d: %s\nwant %q", code, said, want)
+	return begin(t, func(cmd *exec.Cmd) {
+		p.use(cmd)
+		shell, err := exec.LookPath("sh")
+		if err != nil {
+			t.Fatal(err)
 		}
+		cmd.Args = []string{"sh", "-c", "ip link set lo up && exec \"$0\" run", cmd.Path}
+		cmd.Path = shell
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	})
+}
+
+func TestMetadataAddressThatIsNotHereIsSaidWithWhatToDo(t *testing.T) {
+	p := newPlace(t)
+	p.append(t, "[imds]\nenabled = true\n")
+	agent := alone(t, p)
+	const want = "fix: sudo ip route add local 169.254.169.254/32 dev lo"
+	if code, said := agent.exit(t), agent.text(); code != control.ExitFailed || !strings.Contains(said, want) || !strings.Contains(said, "no device of this machine has the address") {
+		t.Errorf("exit code %d: %s\nwant %q", code, said, want)
 	}
+}
+
+// TestWorkloadWaitsForItsBridgeAlone: a bridge that a container's daemon makes
+// later keeps nothing else from being served, and is served when it is there.
+func TestWorkloadWaitsForItsBridgeAlone(t *testing.T) {
+	p := newPlace(t)
+	p.append(t, "[[workload]]\nname = \"web\"\nlisten = \"172.17.0.1:40400\"\n")
+	agent := alone(t, p)
+	agent.says(t, "workload is served once its address is there")
+	agent.says(t, "event=ready")
+	inside := func(args ...string) string {
+		out, err := exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", agent.Process.Pid)}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	inside("ip", "addr", "add", "172.17.0.1/32", "dev", "lo") // which every kernel has
+	got := inside("curl", "-s", "-m", "20", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: host.docker.internal",
+		"http://172.17.0.1:40400/msi/token?api-version=2019-08-01&resource=https://vault.azure.net")
+	if got != "401" { // without the secret
+		t.Errorf("the workload is answered %s, want 401", got)
+	}
+	agent.stop(t)
 }
 
 // TestInstanceShowsTheMachineAsItsAuthorityKnowsIt compares the document with

@@ -146,9 +146,13 @@ func (g *graph) openWorkload(ctx context.Context, opened *listeners, w config.Wo
 		return err
 	}
 	ip := net.ParseIP(host)
-	l, err := g.host.Listen(ctx, platform.Listener{
-		Name: "workload-" + w.Name, Network: network(w.Listen), Address: w.Listen, Loopback: ip != nil && ip.IsLoopback(),
-	})
+	want := platform.Listener{Name: "workload-" + w.Name, Network: network(w.Listen), Address: w.Listen, Loopback: ip != nil && ip.IsLoopback()}
+	l, err := g.host.Listen(ctx, want)
+	if errors.Is(err, platform.ErrNoAddress) { // a container's bridge may come later; nobody else shall wait for it
+		g.log.Warn("workload is served once its address is there", "workload", w.Name, "address", w.Listen, "reason", err, "fix", "ip -br address")
+		want.Early = true
+		l, err = g.host.Listen(ctx, want)
+	}
 	if err != nil {
 		return listenFault(w.Listen, err)
 	}

@@ -132,6 +132,9 @@ type Listener struct {
 	// Everywhere lets Address be a wildcard, which is refused otherwise: for a
 	// site authority whose operator said so. Nothing of the agent sets it.
 	Everywhere bool
+	// Early also takes an address that no device has yet, where the system can:
+	// it is served as soon as one has it.
+	Early bool
 	// Access of a unix socket or pipe: Private (0600), or everyone (0666; zero
 	// and Public), so that the program decides by peer.
 	Access Access

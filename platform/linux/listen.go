@@ -25,7 +25,7 @@ const loopbackDevice = "lo"
 //
 // Errors: platform.ErrPortTaken, naming the owner where it is visible;
 // platform.ErrNoFamily for a loopback address that this machine does not have,
-// platform.ErrNoAddress for any other.
+// platform.ErrNoAddress for any other, unless it is Early.
 func (h *Host) Listen(ctx context.Context, l platform.Listener) (net.Listener, error) {
 	if l.Network == "unix" {
 		return h.listenUnix(ctx, l)
@@ -63,14 +63,16 @@ func (h *Host) listenTCP(ctx context.Context, l platform.Listener, want netip.Ad
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
 	lc.Control = func(_, _ string, raw syscall.RawConn) error {
-		if !l.Loopback {
-			return nil
-		}
-		var bindErr error
-		if err := raw.Control(func(fd uintptr) { bindErr = h.bindLoopback(int(fd), want) }); err != nil {
-			return err
-		}
-		return bindErr
+		var optErr error
+		err := raw.Control(func(fd uintptr) {
+			switch {
+			case l.Loopback:
+				optErr = h.bindLoopback(int(fd), want)
+			case l.Early:
+				optErr = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) // for IPv6 as well
+			}
+		})
+		return errors.Join(err, optErr)
 	}
 	ln, err := lc.Listen(ctx, l.Network, l.Address)
 	switch {
