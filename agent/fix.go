@@ -87,7 +87,7 @@ func nextCommand(line string) (start, end int) {
 		}
 		i += from
 		from = i + len(call)
-		word := from < len(line) && isLower(line[from])
+		word := from < len(line) && isLower(line[from]) || strings.HasPrefix(line[from:], "--help")
 		if !word || i > 0 && madeOf(line[i-1:i], letters+"_") {
 			continue // part of a name, or no verb follows
 		}

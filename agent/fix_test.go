@@ -86,6 +86,9 @@ func TestCommandsNameTheProgramAsAShellFindsIt(t *testing.T) {
 		if got := c.complete("postern status"); got != want {
 			t.Errorf("called %s: %q, want %q", called, got, want)
 		}
+		if got := c.complete("postern --help"); got != strings.TrimSuffix(want, "status")+"--help" {
+			t.Errorf("called %s: %q", called, got)
+		}
 		if got := c.complete(c.invocation()); got != want {
 			t.Errorf("called %s: %q, want %q", called, got, want)
 		}
