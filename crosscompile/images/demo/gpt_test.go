@@ -3,10 +3,13 @@
 package main
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"postern/crosscompile/qemu"
 )
 
 func TestClaimIsNotWrittenIntoWhatIsNoImage(t *testing.T) {
@@ -32,5 +35,45 @@ func TestClaimIsNotWrittenIntoWhatIsNoImage(t *testing.T) {
 	}
 	if err := putClaim(t.Context(), filepath.Join(dir, "missing"), claim); err == nil {
 		t.Error("putClaim into a missing image: no error")
+	}
+}
+
+// TestClaimIsNotWrittenWhereAJournalWouldUndoIt: a device that was switched off
+// plays its journal at the next start, over the claim.
+func TestClaimIsNotWrittenWhereAJournalWouldUndoIt(t *testing.T) {
+	qemu.Tools(t, "mke2fs", "debugfs")
+	const start, superblock, incompatible, needsRecovery = 1 << 20, 1024, 0x60, 4
+	dir, tree := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(tree, "factory"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data, claim, image := filepath.Join(dir, "data"), filepath.Join(dir, "claim"), filepath.Join(dir, "image")
+	if err := call(t.Context(), "mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum", "-d", tree, data, "8M"); err != nil {
+		t.Fatal(err)
+	}
+	system, err := os.ReadFile(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := append(make([]byte, start), system...)
+	copy(disk[sector:], "EFI PART")
+	binary.LittleEndian.PutUint64(disk[sector+72:], 2)
+	binary.LittleEndian.PutUint32(disk[sector+80:], 1)
+	binary.LittleEndian.PutUint32(disk[sector+84:], 128)
+	binary.LittleEndian.PutUint64(disk[2*sector+32:], start/sector)
+	copy(disk[2*sector+56:], "d\x00a\x00t\x00a\x00")
+	for _, dirty := range []bool{false, true} {
+		if dirty {
+			disk[start+superblock+incompatible] |= needsRecovery
+		}
+		for path, content := range map[string][]byte{claim: []byte("claim"), image: disk} {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := putClaim(t.Context(), image, claim)
+		if dirty != (err != nil && strings.Contains(err.Error(), "was switched off while it ran")) {
+			t.Errorf("needs recovery %v: %v", dirty, err)
+		}
 	}
 }

@@ -178,8 +178,16 @@ func putClaim(ctx context.Context, image, claim string) error {
 	if err != nil {
 		return err
 	}
+	place := fmt.Sprintf("%s?offset=%d", image, offset)
+	features, err := exec.CommandContext(ctx, debugfs, "-R", "features", place).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("debugfs: %w\n%s", err, features)
+	}
+	if bytes.Contains(features, []byte("needs_recovery")) { // its journal would undo what is written now
+		return fmt.Errorf("%s was switched off while it ran: start it and let it go down, or build it anew with go run ./crosscompile/images/demo build", image)
+	}
 	commands := "cd /factory\nrm claim\nwrite " + claim + " claim\nsif claim mode 0100600\nsif claim uid 0\nsif claim gid 0\n"
-	cmd := exec.CommandContext(ctx, debugfs, "-w", "-f", "-", fmt.Sprintf("%s?offset=%d", image, offset))
+	cmd := exec.CommandContext(ctx, debugfs, "-w", "-f", "-", place)
 	cmd.Stdin = strings.NewReader(commands)
 	words, err := cmd.CombinedOutput()
 	if err != nil {
