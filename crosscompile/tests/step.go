@@ -63,7 +63,11 @@ func (s step) do(ctx context.Context, out io.Writer, verbose bool, total *count)
 
 func (s step) once(ctx context.Context, out io.Writer, verbose bool, total *count) error {
 	if s.run != nil {
-		return s.doCommand(ctx)
+		err := s.doCommand(ctx)
+		if err == nil {
+			total.passed++ // lint is nothing but one command
+		}
+		return err
 	}
 	return s.doTests(ctx, out, verbose, total)
 }

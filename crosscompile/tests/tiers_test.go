@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -117,6 +118,18 @@ func TestStepsCannotEatTheirTier(t *testing.T) {
 		}
 		if sum > tier.limit {
 			t.Errorf("%s: the steps may take %s, the tier only %s", name, sum, tier.limit)
+		}
+	}
+}
+
+// TestCommandThatSucceedsIsCounted: a tier of one command would be said to have
+// run no test.
+func TestCommandThatSucceedsIsCounted(t *testing.T) {
+	for program, want := range map[string]count{"true": {passed: 1}, "false": {}} {
+		var total count
+		err := step{name: program, run: []string{program}}.do(t.Context(), io.Discard, false, &total)
+		if total != want || (err == nil) != (want.passed == 1) {
+			t.Errorf("%s: %+v, %v", program, total, err)
 		}
 	}
 }
