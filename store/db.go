@@ -98,7 +98,7 @@ func checkFileSystem(dir string, o Options) error {
 	}
 	if system.Remote && !o.AllowRemote {
 		return WithFix(fmt.Errorf("%s lies on %s: %w", dir, system.Type, ErrRemote),
-			"move state_dir to a local disk, or set allow_remote_state = true")
+			"postern config print   # set state_dir to a local disk, or allow_remote_state = true")
 	}
 	return nil
 }
@@ -229,11 +229,11 @@ func (d *DB) attached() error {
 	name := filepath.Dir(d.path)
 	now, err := os.Stat(name)
 	if err != nil {
-		return WithFix(fmt.Errorf("%s (%s) is gone: %w", name, inode(held), ErrDetached), "put the directory back, or restart")
+		return WithFix(fmt.Errorf("%s (%s) is gone: %w", name, inode(held), ErrDetached), "ls -ldi "+name+"   # put the directory back, or restart the agent")
 	}
 	if !os.SameFile(held, now) {
 		return WithFix(fmt.Errorf("%s is %s, it was opened as %s: %w", name, inode(now), inode(held), ErrDetached),
-			"put the directory back, or restart")
+			"ls -ldi "+name+"   # put the directory back, or restart the agent")
 	}
 	return nil
 }

@@ -293,8 +293,8 @@ func TestST16_NothingIsWrittenToAStrangersDirectory(t *testing.T) {
 		} {
 			wantError(t, err, ErrDetached)
 		}
-		if problem := c.Health().Problem; stranger && strings.Count(problem, "inode") != 2 {
-			t.Errorf("%q does not name both inodes", problem)
+		if h := c.Health(); stranger && strings.Count(h.Problem, "inode") != 2 || h.Fix != "ls -ldi "+dir+"   # put the directory back, or restart the agent" {
+			t.Errorf("%q does not name both inodes, or %q no command", h.Problem, h.Fix)
 		}
 		sameIdentities(t, f, testIdentity("a", 1), testIdentity("b", 1))
 	}

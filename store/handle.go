@@ -136,7 +136,7 @@ func locked(path string, o Options) error {
 		held = fmt.Errorf("%w, %s", held, who)
 	}
 	return WithFix(held,
-		"stop the other process, or use its control socket: postern status")
+		"postern status   # uses its control socket; or stop the other process")
 }
 
 // close ends the use of the file. A handle that panicked is let go: its
