@@ -128,11 +128,13 @@ func hardware() []step {
 		buildRunner(),
 		foreign("arm64: platform, challenge, endpoint", "arm64", "", 15*time.Minute, lowRooms()...),
 		stories("", 20*time.Minute),
-		foreignStore("arm64: store", "arm64", "", 30*time.Minute, more()),
-		foreignStore("arm64, pages of 16 KB: store", "arm64", "-kernel arm64-16k", 30*time.Minute, more()),
+		foreignStore("arm64: store", "arm64", "", 20*time.Minute, more()),
+		foreignStore("arm64, pages of 16 KB: store", "arm64", "-kernel arm64-16k", 20*time.Minute, more()),
 		foreign("amd64: platform", "amd64", "", 10*time.Minute, "./platform/linux"),
 		foreignStore("amd64: store", "amd64", "", 15*time.Minute, few()),
-		foreign("arm64: the rooms above", "arm64", "", 20*time.Minute, "./agent/lifecycle", "./agent/config", "./agent/credential", "./agent/token", "./agent/audit"),
+		foreign("arm64: the rooms above", "arm64", "", 12*time.Minute, "./agent/lifecycle", "./agent/config", "./agent/token", "./agent/audit", "./agent/control", "./agent/verb"),
+		foreign("arm64: credential", "arm64", "", 25*time.Minute, "./agent/credential", "-rapid.checks=5"),
+		foreign("arm64: authorities", "arm64", "", 15*time.Minute, "./agent/authority/..."),
 		inMachines("machines", "full", 95*time.Minute),
 	}
 }
@@ -144,8 +146,8 @@ func machineTiers() []tier {
 			limit: 60 * time.Minute, packages: append(basics(), machineNeeds()...), steps: booted(),
 		},
 		{
-			name: "hardware", what: "machines, in full: arm64, amd64, pages of 16 KB, every init, power cuts, the image (at most 4 h)",
-			limit: 4 * time.Hour, packages: append(basics(), machineNeeds()...), steps: hardware(),
+			name: "hardware", what: "machines, in full: arm64, amd64, pages of 16 KB, every init, power cuts, the image (at most 4.5 h)",
+			limit: 270 * time.Minute, packages: append(basics(), machineNeeds()...), steps: hardware(),
 		},
 		{
 			name: "inits", what: "boards under systemd, OpenRC, busybox, sysvinit, runit and s6 with what install writes, from flash to second stop; as root (at most 3 h)",
