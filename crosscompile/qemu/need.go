@@ -44,6 +44,14 @@ func Need(t testing.TB, tier string) {
 	}
 }
 
+// NeedRoot leaves the test out for everybody else, and says why: CI is root.
+func NeedRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not run: " + why + ", which takes root")
+	}
+}
+
 // packages are the Debian packages of the programs that are called.
 func packages() map[string]string {
 	return map[string]string{

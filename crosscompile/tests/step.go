@@ -154,7 +154,8 @@ func (s step) doTests(ctx context.Context, out io.Writer, verbose bool, total *c
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if total.passed == before.passed {
+	left := os.Geteuid() != 0 && total.skipped > before.skipped // each of them said why
+	if total.passed == before.passed && !left {
 		return errors.New("no test was run")
 	}
 	return nil

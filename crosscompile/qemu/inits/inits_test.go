@@ -53,9 +53,7 @@ const limit = 8 * time.Minute
 func tools(t *testing.T) {
 	t.Helper()
 	qemu.Tools(t, "mmdebstrap", "mke2fs", "e2fsck", "debugfs", "cp", "apt-get", "dpkg-deb", "depmod", "modprobe", "qemu-system-aarch64", "qemu-system-x86_64")
-	if os.Geteuid() != 0 {
-		t.Fatal("the packages are unpacked with their owners: run go run ./crosscompile/tests inits as root")
-	}
+	qemu.NeedRoot(t, "the packages of a board are unpacked with their owners")
 }
 
 // machine makes the machine of one boot.

@@ -72,9 +72,7 @@ func needs(t *testing.T, tier string) {
 	t.Helper()
 	qemu.Need(t, tier)
 	qemu.Tools(t, "qemu-system-aarch64", "mke2fs", "mount", "umount", "depmod", "modprobe", "apt-get", "dpkg-deb")
-	if os.Geteuid() != 0 {
-		t.Fatal("disks are mounted: run it as root")
-	}
+	qemu.NeedRoot(t, "the disk of each cut is mounted")
 }
 
 // buildWriter compiles the guest's program. With noSync bbolt is told not to
