@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -252,10 +253,10 @@ func TestExposedDeviceTakesNoOtherIdentityBeforeItsOwn(t *testing.T) {
 
 func TestExposureHoldsEvenIfItCannotBeStored(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		full := false
+		var full atomic.Bool
 		w.wrap = func(f identityFile) identityFile {
 			return &meddled{identityFile: f, before: func() error {
-				if full {
+				if full.Load() {
 					return errDown
 				}
 				return nil
@@ -266,14 +267,14 @@ func TestExposureHoldsEvenIfItCannotBeStored(t *testing.T) {
 			t.Error("a device without identity was marked")
 		}
 		w.connect()
-		full = true
+		full.Store(true)
 		if err := w.Expose("readable by uid 1001"); err == nil {
 			t.Error("the failure was swallowed")
 		}
 		if w.standing(systemID).Credential != nil {
 			t.Error("the key may still be used")
 		}
-		full = false
+		full.Store(false)
 		w.wait(time.Minute)
 		w.reboot(time.Minute)
 		if w.standing(systemID).Credential != nil {

@@ -164,8 +164,8 @@ func transition(from, to lifecycle.State) string {
 // start begins what is due at now and says how long to sleep.
 func (d *Device) start(now lifecycle.Instant) time.Duration {
 	var due []func()
-	alarm := alarm{now: now, wait: lifecycle.UntilTick(now.Boot, d.tick)}
 	d.mu.Lock()
+	alarm := alarm{now: now, wait: lifecycle.UntilTick(now.Boot, d.tick)}
 	if d.op == nil {
 		for _, job := range []func(){d.dueCheck(&alarm), d.dueBeat(&alarm)} {
 			if job != nil {
