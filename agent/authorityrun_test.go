@@ -85,8 +85,11 @@ func TestAuthorityKeepsItsMemory(t *testing.T) {
 	ca := begin(t, nil, "authority", "run", "--dir", filepath.Join(platformtest.Dir(t), "ca"), "--listen", address)
 	ca.says(t, "site authority on https://"+address)
 	for file, want := range map[string]string{"limits": "Max core file size        0                    0 ", "status": "NoNewPrivs:\t1\n"} {
+		if withC && file == "status" {
+			continue // C's threads cannot be told all at once
+		}
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", ca.Process.Pid, file))
-		if err != nil || !strings.Contains(string(text), want) && !(withC && file == "status") {
+		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s does not say %q, %v", file, want, err)
 		}
 	}

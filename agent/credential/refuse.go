@@ -189,10 +189,10 @@ func (d *Device) Expose(how string) error {
 // saveExposure stores what Expose was told and the file does not say yet.
 func (d *Device) saveExposure() error {
 	d.mu.RLock()
-	mark, damaged := d.exposure, d.damaged != nil
+	mark, readable := d.exposure, d.damaged == nil
 	d.mu.RUnlock()
-	if mark == "" || damaged {
-		return nil // a file that cannot be read: when it can be again
+	if mark == "" || !readable {
+		return nil // of a file that cannot be read: when it can be again
 	}
 	err := d.changeDevice("store exposure", func(dev *store.DeviceRecord) { dev.Exposed = cmp.Or(dev.Exposed, mark) })
 	if err == nil {

@@ -59,6 +59,7 @@ type flavour struct {
 func arc() flavour {
 	return flavour{[4]byte{127, 0, 0, 1}, endpointPort, "localhost:40342", "2020-06-01"}
 }
+
 func imds() flavour { return flavour{[4]byte{169, 254, 169, 254}, 80, "169.254.169.254", "2018-02-01"} }
 
 // storyAsk is the unprivileged program: guest story-ask [key KEY | stop | imds].
