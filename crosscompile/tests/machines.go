@@ -28,7 +28,7 @@ func machineNeeds() []need {
 		{"/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64"},
 		{"mkimage", "u-boot-tools"},
 		{"fdtput", "device-tree-compiler"},
-		{"/usr/share/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"},
+		{"/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"},
 		{"/usr/share/seabios/bios.bin", "seabios"},
 	}
 }

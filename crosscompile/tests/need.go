@@ -83,6 +83,9 @@ func install(ctx context.Context, out io.Writer, needs []need) error {
 	if err := aptGet(context.WithoutCancel(ctx), strings.Fields(line)[1:]...); err != nil {
 		return err
 	}
+	if still := unmet(needs); len(still) > 0 { // or everybody but root would be told for ever to install it
+		return fmt.Errorf("packages were installed, and what is needed of them is not there: %s", strings.Join(still, " "))
+	}
 	return ctx.Err()
 }
 
