@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,6 +61,15 @@ func goClients() []string {
 	return []string{"azidentity-1.15.0", "azidentity-1.10.1", "azidentity-1.5.2"}
 }
 
+// node comes with the clients: what a distribution calls node may be too old for
+// them (18 in Debian 12, and @azure/identity wants 20).
+func node() string { return "/run/js/" + nodeOf(runtime.GOARCH) }
+
+// nodeOf is its path below js. Not every npm links it into .bin.
+func nodeOf(arch string) string {
+	return "node_modules/node-linux-" + strings.Replace(arch, "amd64", "x64", 1) + "/bin/node"
+}
+
 func jsClients() []string {
 	return []string{"identity-4.13", "identity-4.2", "msal-node-7", "msal-node-5"}
 }
@@ -70,7 +80,7 @@ func (w *world) ask(t *testing.T, client string, f flavour, who account, args ..
 	t.Helper()
 	command := []string{"/run/tools/" + client}
 	if !strings.HasPrefix(client, "azidentity") {
-		command = []string{"node", "/run/js/client.mjs", client}
+		command = []string{node(), "/run/js/client.mjs", client}
 	}
 	stdout := w.as(t, who, w.variables(f), append(command, args...)...)
 	var a answer

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func run(m *testing.M) int {
 func needed() map[string]string {
 	return map[string]string{
 		"unshare": "util-linux", "mount": "mount", "ip": "iproute2", "bash": "bash", "curl": "curl",
-		"node": "nodejs", "java": "default-jdk-headless", "javac": "default-jdk-headless",
+		"java": "default-jdk-headless", "javac": "default-jdk-headless",
 	}
 }
 
@@ -63,8 +64,10 @@ func build(dir string) error {
 			return fmt.Errorf("%s is missing; run: apt-get install -y --no-install-recommends %s", program, pkg)
 		}
 	}
-	if _, err := os.Stat(filepath.Join("js", "node_modules", "@azure", "identity", "package.json")); err != nil {
-		return fmt.Errorf("the JavaScript clients are missing; run: (cd agent/interop/js && npm ci)")
+	for _, file := range []string{"node_modules/@azure/identity/package.json", nodeOf(runtime.GOARCH)} {
+		if _, err := os.Stat(filepath.Join("js", file)); err != nil {
+			return fmt.Errorf("%s of the JavaScript clients is missing; run: (cd agent/interop/js && npm ci)", file)
+		}
 	}
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // other accounts run what is in it
 		return err

@@ -63,7 +63,7 @@ func (w *world) nodeFetch(t *testing.T) {
 	t.Helper()
 	script := `const r = await fetch(process.argv[1], { headers: { Metadata: "true" } });
 console.log(r.status, r.headers.get("www-authenticate"), (await r.text()).length > 0);`
-	out := w.as(t, member, nil, "node", "--input-type=module", "-e", script, tokenURL)
+	out := w.as(t, member, nil, node(), "--input-type=module", "-e", script, tokenURL)
 	if !strings.HasPrefix(out, "401 Basic realm=/var/opt/azcmagent/tokens/") || !strings.HasSuffix(out, " true\n") {
 		t.Errorf("fetch got %q", out)
 	}

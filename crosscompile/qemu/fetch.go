@@ -135,7 +135,7 @@ func (a *apt) kernel(ctx context.Context, flavour string) (string, error) {
 		}
 	}
 	if newest == "" {
-		return "", errors.New("apt knows no such kernel; is this a Debian system?")
+		return "", errors.New("apt knows no such kernel; its sources must be those of Debian, with the security archive")
 	}
 	return newest, nil
 }

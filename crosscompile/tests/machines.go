@@ -56,7 +56,7 @@ const calledTools = "bash,coreutils,curl,strace,iproute2,acl,util-linux,mount,gr
 // package has a machine of its own, which the runner ends a minute after the
 // test's timeout: before the step is over, so that it can say where it was.
 func foreign(name, arch, runner string, limit time.Duration, args ...string) step {
-	run := runnerPath() + " -arch " + arch + " -disk ext4:256M -root " + calledTools + " -with agent/challenge " + runner
+	run := runnerPath() + " -arch " + arch + " -disk ext4:256M -root " + calledTools + " -with agent/challenge,platform/linux,store " + runner
 	return step{
 		name: name, env: []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0"},
 		test: append([]string{"-p", "1", "-vet", "off", "-timeout", (limit - 90*time.Second).String(), "-exec", run}, args...), limit: limit,
