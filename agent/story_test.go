@@ -206,7 +206,7 @@ func storyReady(ts *testscript.TestScript, _ bool, args []string) {
 	identity := func(kind string) string {
 		return `\{"kind":"` + kind + `","name":"[^"]+","client_id":"[0-9a-f-]{36}","object_id":"[0-9a-f-]{36}","resource_id":"/subscriptions/[^"]+"\}`
 	}
-	want := `^\{"ready":true,"endpoint":"http://` + args[0] + `","imds":"http://` + args[1] + `","app_service":"http://127\.0\.0\.1:[0-9]+/msi/token","state_dir":"` +
+	want := `^\{"ready":true,"endpoint":"` + args[0] + `","imds":"http://` + args[1] + `","app_service":"http://127\.0\.0\.1:[0-9]+/msi/token","state_dir":"` +
 		args[2] + `","identities":\[` + identity("SystemAssigned") + "," + identity("UserAssigned") + `\]\}$`
 	if !regexp.MustCompile(want).MatchString(line) {
 		ts.Fatalf("the ready line is %s\nwant %s", line, want)
