@@ -224,7 +224,9 @@ func call(ctx context.Context, program string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	return ended(exec.CommandContext(ctx, path, args...))
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin") // it starts such programs itself
+	return ended(cmd)
 }
 
 func ended(cmd *exec.Cmd) error {
