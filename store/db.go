@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,7 +209,7 @@ func (d *DB) absent() error {
 	case d.closed:
 		return fmt.Errorf("%s: %w", d.path, ErrClosed)
 	case d.file == nil:
-		return fmt.Errorf("%s: %s: %w", d.path, d.health.Problem, ErrReadOnly)
+		return fmt.Errorf("%s: %s: %w", d.path, cmp.Or(d.health.Problem, "is being put in order"), ErrReadOnly)
 	}
 	return nil
 }
