@@ -45,7 +45,7 @@ const dumpSignal = syscall.Signal(-1)
 func platformRoot() bool { return false }
 
 // restrictVerifier has nothing to do: the child is bounded by time alone.
-func restrictVerifier(string) {}
+func restrictVerifier() {}
 
 // syncDirectory has nothing to do: NTFS journals the removal of a file.
 func syncDirectory(string) error { return nil }

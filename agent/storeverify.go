@@ -27,7 +27,7 @@ func (c *cli) storeVerb() *verb.Command {
 	parent.AddCommand(&verb.Command{
 		Use: "verify PATH", Short: "Check a database file", Long: long, Example: example, Args: verb.ExactArgs(1),
 		RunE: func(cmd *verb.Command, args []string) error {
-			restrictVerifier(args[0])
+			restrictVerifier()
 			err := store.VerifyFile(cmd.Context(), args[0], store.Options{})
 			if werr := store.WriteVerdict(c.stdout, err); werr != nil {
 				return werr

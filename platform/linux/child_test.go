@@ -33,7 +33,6 @@ func TestMain(m *testing.M) {
 		"dropped":   playDropped,
 		"hardened":  playHardened,
 		"confined":  playConfined,
-		"reader":    playReader,
 		"neighbour": playNeighbour,
 		"secluded":  playSecluded,
 		"true":      func() error { return nil },

@@ -138,45 +138,6 @@ func playConfined() error {
 	return nil
 }
 
-// playReader is the process that checks a file.
-func playReader() error {
-	file, other := os.Getenv("FILE"), filepath.Join(filepath.Dir(os.Getenv("FILE")), "other")
-	if err := ConfineToReading(file); err != nil {
-		return err
-	}
-	if err := readable(file); err != nil {
-		return err
-	}
-	for name, err := range map[string]error{
-		"read another":  readable(other),
-		"write it":      os.WriteFile(file, nil, 0o600),
-		"write another": os.WriteFile(other, nil, 0o600),
-		"remove it":     os.Remove(file),
-		"listen":        listens("unix", other+".sock"),
-		"run a program": exec.Command("/bin/sh", "-c", "true").Run(),
-	} {
-		if !errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("may %s: %v", name, err) //nolint:errorlint // the result of a trial, often nil
-		}
-	}
-	if got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || got != 0 {
-		return fmt.Errorf("it is dumpable: %w", err)
-	}
-	return nil
-}
-
-func TestReaderOfOneFileCanDoNothingElse(t *testing.T) {
-	needAllThreads(t)
-	platformtest.NeedFeature(t, platformtest.Landlock)
-	dir := t.TempDir()
-	write(t, dir, "file", "x")
-	write(t, dir, "other", "x")
-	p := start(t, "reader", func(c *exec.Cmd) { c.Env = append(c.Env, "FILE="+filepath.Join(dir, "file")) })
-	if rest, err := p.out.ReadString(0); rest != "" {
-		t.Errorf("child said %q, %v", rest, err)
-	}
-}
-
 // workOf is what a confined agent does all day.
 func workOf(h *Host, base string, d platform.Dir, ln net.Listener) map[string]error {
 	state := filepath.Join(h.dirs.State, "x")

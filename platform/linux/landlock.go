@@ -56,41 +56,20 @@ func handledByABI(abi int) (files, net uint64) {
 // executed, and no further TCP address can be bound; open descriptors stay.
 // Under systemd, whose filter hides Landlock, its own sandbox does the same.
 func (h *Host) Confine(c platform.Confinement) (string, error) {
-	abi, err := landlockABI()
-	if err != nil {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
 		if h.init.systemd {
 			return "provided by systemd", nil
 		}
-		return "none", err
+		return "none", fmt.Errorf("landlock: %w", errno)
 	}
-	if err := landlock(abi, h.rules(c)); err != nil {
+	if err := h.landlock(int(abi), c); err != nil {
 		return "none", fmt.Errorf("landlock: %w", err)
 	}
 	return fmt.Sprintf("landlock %d", abi), nil
 }
 
-// ConfineToReading leaves this process one file to open, for reading, and
-// nothing to execute; and nobody of its account may look into it. It is for
-// the process that checks a file which may be hostile, and best effort: an
-// error names what this kernel does not have.
-func ConfineToReading(path string) error {
-	err := undumpable()
-	abi, lacks := landlockABI()
-	if lacks == nil {
-		lacks = landlock(abi, []rule{{path, landlockRead}})
-	}
-	return errors.Join(err, lacks)
-}
-
-func landlockABI() (int, error) {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		return 0, fmt.Errorf("landlock: %w", errno)
-	}
-	return int(abi), nil
-}
-
-func landlock(abi int, rules []rule) error {
+func (h *Host) landlock(abi int, c platform.Confinement) error {
 	files, net := handledByABI(abi)
 	attr := unix.LandlockRulesetAttr{Handled_access_fs: files, Handled_access_net: net}
 	size := unsafe.Sizeof(attr.Handled_access_fs)
@@ -103,7 +82,7 @@ func landlock(abi int, rules []rule) error {
 		return errno
 	}
 	defer func() { _ = unix.Close(int(fd)) }() // the rules outlive it
-	for _, r := range rules {
+	for _, r := range h.rules(c) {
 		if err := addRule(int(fd), r.path, r.rights&files); err != nil {
 			return fmt.Errorf("%s: %w", r.path, err)
 		}
